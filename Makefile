@@ -1,0 +1,57 @@
+# Two commands are enough: `make music` to hear the model, `make lab` to study it. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+PROMPT ?= peaceful piano melody
+DURATION ?= 8
+SEED ?= 0
+# Handed over through the environment, unexpanded, so that quotes, spaces and dollar signs in a prompt arrive as typed.
+override export PROMPT := $(value PROMPT)
+override export DURATION := $(value DURATION)
+override export SEED := $(value SEED)
+
+.PHONY: help music lab test notebooks benchmark clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 18
+
+music: $(VENV)/installed-music  ## generate a WAV: make music PROMPT="happy marimba, fast" DURATION=8 SEED=0
+	@$(BIN)/musicgen-edu generate --duration="$$DURATION" --seed="$$SEED" -- "$$PROMPT"
+
+lab: $(VENV)/installed-lab  ## open JupyterLab on the notebooks
+	@$(BIN)/musicgen-edu lab
+
+# Every notebook is run, and each of its outputs compared with the stored one.
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with=tests/nbval_sanitize.cfg
+
+test: $(VENV)/installed-test  ## run all tests
+	@command -v fluidsynth >/dev/null || echo "FluidSynth is missing: tests that render music are skipped." \
+		"On Debian or Ubuntu: sudo apt install fluidsynth fluid-soundfont-gm"
+	$(BIN)/python -m pytest $(NBVAL) tests notebooks
+
+notebooks: $(VENV)/installed-lab  ## run all notebooks again and store their outputs
+	$(BIN)/python -m nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.timeout=120 --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+benchmark: $(VENV)/installed-music  ## print speed and memory as ratios
+	@$(BIN)/python tests/benchmarks/run.py
+
+clean:  ## remove the virtual environment and caches; your music stays
+	rm -rf $(VENV) build musicgen_edu.egg-info .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp a set of extras: pip runs again only when the dependencies or their pins have changed.
+extras-music :=
+extras-lab := [notebooks]
+extras-test := [notebooks,train,test]
+
+$(VENV)/installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".$(extras-$*)"
+	@touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "No virtual environment could be made. On Debian or Ubuntu: sudo apt install python3-venv"; exit 1; }

@@ -1,0 +1,52 @@
+"""MusicGen from scratch, as a course one can hear.
+
+>>> from musicgen_edu import create_musicgen_model
+>>> model = create_musicgen_model("tiny")
+>>> model.generate("peaceful piano melody", duration=4.0, seed=0).save("piano.wav")
+
+A name is imported from its module when it is first used, so that `import musicgen_edu` costs little more than
+`import torch`.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from musicgen_edu._torchaudio import mend_torchaudio
+
+__version__ = "0.1.0"
+
+# In the order of the data: config, text, decoder, codec, generation, the whole.
+_EXPORTS = {
+    "config": ("PRESETS", "CodecConfig", "DecoderConfig", "MusicGenConfig", "TextEncoderConfig"),
+    "tokenizer": ("Tokenizer", "train_tokenizer"),
+    "text_encoder": ("TextEncoder",),
+    "projection": ("TextProjection", "WidthMismatchError", "check_widths"),
+    "decoder": ("DecoderCache", "MusicGenDecoder"),
+    "patterns": ("PATTERNS", "CodebookPattern", "create_pattern"),
+    "codec": ("Codec", "StreamingCodecDecoder"),
+    "sampling": ("apply_guidance", "apply_temperature", "keep_top_k", "keep_top_p", "sample"),
+    "generation": ("generate_codes", "iterate_codes"),
+    "checkpoints": ("CheckpointError",),
+    "audio": ("Audio", "load_audio"),
+    "model": ("MusicGen", "UnknownWordsWarning"),
+    "presets": ("create_musicgen_model",),
+}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = ["__version__", *_MODULE_OF]
+
+mend_torchaudio()
+
+
+def __getattr__(name: str):
+    """Import an exported name on its first use (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,161 @@
+"""Room 06: codes ↔ waveform. EnCodec, assembled from the `encodec` package's own modules.
+
+An encoder of strided convolutions turns every `hop_length` samples into one latent vector; a residual vector quantizer
+writes that vector as K indices, each coarse-to-fine refinement of the one before; a mirrored decoder turns the indices
+back into sound. Défossez et al. 2022, "High Fidelity Neural Audio Compression", arXiv:2210.13438, section 3.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+
+import torch
+from encodec.modules import SEANetDecoder, SEANetEncoder
+from encodec.quantization import ResidualVectorQuantizer
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from musicgen_edu.config import CodecConfig
+
+# encodec's names on the left, those of transformers' EncodecModel on the right.
+_EXPORT_RULES = (
+    (r"^(encoder|decoder)\.model\.", r"\1.layers."),
+    (r"\.conv\.conv\.", ".conv."),
+    (r"\.convtr\.convtr\.", ".conv."),
+    (r"\.weight_g$", ".parametrizations.weight.original0"),
+    (r"\.weight_v$", ".parametrizations.weight.original1"),
+    (r"^quantizer\.vq\.layers\.(\d+)\._codebook\.", r"quantizer.layers.\1.codebook."),
+)
+
+
+class Codec(nn.Module):
+    """Waveform to codes and back. `encoder`, `quantizer` and `decoder` are modules of the `encodec` package."""
+
+    def __init__(self, config: CodecConfig):
+        super().__init__()
+        self.config = config
+        shared = dict(
+            channels=config.channels, dimension=config.hidden_size, n_filters=config.num_filters,
+            n_residual_layers=config.num_residual_layers, ratios=list(config.ratios), norm="weight_norm",
+            kernel_size=config.kernel_size, last_kernel_size=config.last_kernel_size,
+            residual_kernel_size=config.residual_kernel_size, dilation_base=config.dilation_growth_rate,
+            causal=config.causal, pad_mode=config.pad_mode, true_skip=not config.conv_shortcut,
+            compress=config.compress, lstm=config.num_lstm_layers,
+        )  # fmt: skip
+        with warnings.catch_warnings():  # encodec 0.1.1 uses torch's older spelling of weight_norm
+            warnings.simplefilter("ignore", FutureWarning)
+            self.encoder = SEANetEncoder(**shared)
+            self.decoder = SEANetDecoder(**shared, trim_right_ratio=config.trim_right_ratio)
+        self.quantizer = ResidualVectorQuantizer(
+            dimension=config.hidden_size, n_q=config.num_codebooks, bins=config.codebook_size, kmeans_init=False
+        )
+
+    @torch.inference_mode()
+    def encode(self, waveform: Float[Tensor, "batch channels samples"]) -> Int[Tensor, "batch codebooks frames"]:
+        """Waveform in [-1, 1] to codes, one frame every `config.hop_length` samples (the last one padded)."""
+        return self.quantizer.vq.encode(self.encoder(waveform)).transpose(0, 1)
+
+    @torch.inference_mode()
+    def decode(self, codes: Int[Tensor, "batch codebooks frames"]) -> Float[Tensor, "batch channels samples"]:
+        """Codes to waveform: frames × `config.hop_length` samples. The first few codebooks alone decode as well.
+
+        Raises:
+            ValueError: there are more codebooks than the quantizer has, or a code is no entry of a codebook.
+        """
+        return self.decoder(self.dequantize(codes))
+
+    def dequantize(self, codes: Int[Tensor, "batch codebooks frames"]) -> Float[Tensor, "batch latent_width frames"]:
+        """The latent vectors that the codes stand for: for each frame, the sum of one entry a codebook."""
+        if not 1 <= codes.shape[1] <= self.config.num_codebooks:
+            raise ValueError(f"Codes hold {codes.shape[1]} codebooks, but this codec has {self.config.num_codebooks}.")
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.config.codebook_size:
+            raise ValueError(f"Codes lie in 0…{self.config.codebook_size - 1}, not in {codes.min()}…{codes.max()}.")
+        return self.quantizer.vq.decode(codes.transpose(0, 1))
+
+    def export_state_dict(self) -> dict[str, Tensor]:
+        """The weights under the names of transformers' `EncodecModel`."""
+        return {_exported_name(name): tensor for name, tensor in self.state_dict().items()}
+
+    def load_exported_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Load weights that have the names of transformers' `EncodecModel`.
+
+        Raises:
+            RuntimeError: a tensor is missing, unexpected or of the wrong shape (PyTorch's message names it).
+        """
+        own_names = {_exported_name(name): name for name in self.state_dict()}
+        self.load_state_dict({own_names.get(name, name): tensor for name, tensor in tensors.items()})
+
+
+def _exported_name(name: str) -> str:
+    for pattern, replacement in _EXPORT_RULES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+class StreamingCodecDecoder:
+    """Decodes codes as they come. The chunks, joined, equal `Codec.decode` on all the codes at once.
+
+    The decoder is not causal: a sample depends on frames to its left and right. So a chunk is held back until the
+    frames within reach have come, and decoded with as much context on its left. Only the LSTM remembers further; its
+    state is carried from chunk to chunk.
+    """
+
+    def __init__(self, codec: Codec):
+        layers = codec.decoder.model
+        config = codec.config
+        has_lstm = config.num_lstm_layers > 0
+        self._codec = codec
+        self._lstm = layers[1] if has_lstm else None
+        self._lstm_state = None
+        width = config.num_filters * 2 ** len(config.ratios)
+        self._head = _OverlappedLayers(layers[:1], width, config.kernel_size - 1, 1)
+        self._tail = _OverlappedLayers(layers[1 + has_lstm :], config.channels, _reach(config), config.hop_length)
+
+    @torch.inference_mode()
+    def push(
+        self, codes: Int[Tensor, "batch codebooks frames"], last: bool = False
+    ) -> Float[Tensor, "batch channels samples"]:
+        """Take the next frames and return the samples that no later frame can change. `last` flushes the rest."""
+        latents = self._head.push(self._codec.dequantize(codes), last)
+        return self._tail.push(self._remember(latents), last)
+
+    def _remember(self, latents: Float[Tensor, "batch width frames"]) -> Float[Tensor, "batch width frames"]:
+        """The LSTM with its residual connection (encodec's `SLSTM`), its state carried on from the last chunk."""
+        if self._lstm is None or latents.shape[-1] == 0:
+            return latents
+        inputs = latents.permute(2, 0, 1)
+        outputs, self._lstm_state = self._lstm.lstm(inputs, self._lstm_state)
+        return (outputs + inputs).permute(1, 2, 0)
+
+
+class _OverlappedLayers:
+    """Layers whose output depends on `reach` frames to each side, run chunk by chunk with that much overlap."""
+
+    def __init__(self, layers: nn.Sequential, channels: int, reach: int, samples_per_frame: int):
+        self._layers, self._channels, self._reach, self._rate = layers, channels, reach, samples_per_frame
+        self._frames = None  # frames that are not settled yet, after those kept as context
+        self._context = 0
+
+    def push(self, frames: Tensor, last: bool) -> Tensor:
+        self._frames = frames if self._frames is None else torch.cat([self._frames, frames], dim=-1)
+        known = self._frames.shape[-1]
+        settled = known if last else max(known - self._reach, self._context)
+        if settled == self._context:
+            return frames.new_zeros(len(frames), self._channels, 0)
+        output = self._layers(self._frames)[..., self._context * self._rate : settled * self._rate]
+        first_kept = max(settled - self._reach, 0)
+        self._frames, self._context = self._frames[..., first_kept:], settled - first_kept
+        return output
+
+
+def _reach(config: CodecConfig) -> int:
+    """How many frames to each side can touch a sample, through all layers of the decoder behind its LSTM."""
+    reach, rate = 0.0, 1
+    for ratio in config.ratios:
+        reach += 1 / rate  # a transposed convolution of 2 × ratio taps overlaps its neighbour
+        rate *= ratio
+        dilations = (config.dilation_growth_rate**layer for layer in range(config.num_residual_layers))
+        reach += sum((config.residual_kernel_size - 1) * dilation for dilation in dilations) / rate
+    return math.ceil(reach + (config.last_kernel_size - 1) / rate)

@@ -1,0 +1,112 @@
+"""Sizes of every part, as frozen dataclasses, and the presets that `create_musicgen_model` knows.
+
+A config holds numbers only: no tensor, no file. The text side and the codec side describe what transformers calls
+`T5Config` and `EncodecConfig`; the decoder side what it calls `MusicgenDecoderConfig`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TextEncoderConfig:
+    """A T5 encoder (Raffel et al. 2020, arXiv:1910.10683, section 2.1). The defaults are the shipped model's."""
+
+    vocab_size: int = 177
+    hidden_size: int = 512  # text_width
+    num_layers: int = 3
+    num_heads: int = 8
+    head_size: int = 64
+    ffn_size: int = 1024
+    feed_forward: str = "relu"
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """MusicGen's decoder (Copet et al. 2023, arXiv:2306.05284, section 2). The defaults are the shipped model's."""
+
+    codebook_size: int = 1024
+    num_codebooks: int = 4
+    hidden_size: int = 768  # model_width
+    num_layers: int = 3
+    num_heads: int = 12
+    ffn_size: int = 1536
+    text_hidden_size: int = 512  # the width that the decoder's text projection expects
+    project_text: bool = True  # False: the text states must already be `hidden_size` wide
+
+    @property
+    def special_token(self) -> int:
+        """The id one past the last code: it starts every codebook and fills the cells that hold no frame."""
+        return self.codebook_size
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """EnCodec (Défossez et al. 2022, arXiv:2210.13438, section 3). The defaults are the shipped model's."""
+
+    sample_rate: int = 16_000
+    channels: int = 1
+    ratios: tuple[int, ...] = (4, 4, 5, 4)  # decoder order, as in the reference implementation
+    num_filters: int = 16
+    hidden_size: int = 128  # width of one latent frame
+    num_residual_layers: int = 1
+    num_lstm_layers: int = 1
+    kernel_size: int = 7
+    residual_kernel_size: int = 3
+    last_kernel_size: int = 7
+    dilation_growth_rate: int = 2
+    compress: int = 2
+    causal: bool = False
+    pad_mode: str = "reflect"
+    trim_right_ratio: float = 1.0
+    conv_shortcut: bool = False  # False: a residual block's shortcut is the identity
+    num_codebooks: int = 4
+    codebook_size: int = 1024
+
+    @property
+    def hop_length(self) -> int:
+        """Samples in one frame of codes."""
+        return math.prod(self.ratios)
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames of codes in one second (50 for every MusicGen)."""
+        return self.sample_rate / self.hop_length
+
+
+@dataclass(frozen=True)
+class MusicGenConfig:
+    """The three parts and how the decoder's output is laid out in time."""
+
+    text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    pattern: str = "delay"  # a name that `patterns.create_pattern` knows
+    guidance_scale: float = 3.0
+    temperature: float = 1.0
+    top_k: int = 250
+
+
+# t5-base and EnCodec at 32 kHz, which every released MusicGen uses.
+_T5_BASE = TextEncoderConfig(vocab_size=32_128, hidden_size=768, num_layers=12, num_heads=12, ffn_size=3072)
+_ENCODEC_32KHZ = CodecConfig(
+    sample_rate=32_000, ratios=(8, 5, 4, 4), num_filters=64, num_lstm_layers=2, codebook_size=2048
+)
+
+
+def _released(hidden_size: int, num_layers: int, num_heads: int) -> MusicGenConfig:
+    decoder = DecoderConfig(2048, 4, hidden_size, num_layers, num_heads, 4 * hidden_size, text_hidden_size=768)
+    return MusicGenConfig(_T5_BASE, decoder, _ENCODEC_32KHZ)
+
+
+PRESETS = {
+    "tiny": MusicGenConfig(),
+    "small": _released(1024, 24, 16),
+    "medium": _released(1536, 48, 24),
+    "large": _released(2048, 48, 32),
+}

@@ -1,0 +1,290 @@
+"""Room 13: does it do what the prompt says, and how good is it? `musicgen-edu evaluate` measures, and writes a report.
+
+Nothing is judged by ear alone, and nothing without a measure of the measure: beside each figure of the model stands
+what the same judge says of real renders (the ceiling), of the codec's reconstruction of them, and what guessing scores.
+Attribute combinations and sentence forms are those that training never sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from musicgen_edu import metrics
+from musicgen_edu.classifiers import TASKS, Features, Judge, extract_features, right_answers, train_judges
+from musicgen_edu.clips import BATCH, Clips, Prompt, draw_prompts, generate_clips, last_window, real_clips, rebuild
+from musicgen_edu.codec import Codec
+from musicgen_edu.composer.captions import describe
+from musicgen_edu.composer.compose import compose
+from musicgen_edu.composer.render import SAMPLE_RATE, Renderer
+from musicgen_edu.composer.score import FRAME_RATE
+from musicgen_edu.model import MAX_DURATION, MusicGen
+from musicgen_edu.presets import create_musicgen_model
+from musicgen_edu.report import write_report
+from musicgen_edu.training.codec import mel_distance
+
+SHORTEST = 3.0  # seconds: rhythm is heard up to two seconds back
+# Seeds that training never uses: it counts from 0.
+JUDGE_SEED, REAL_SEED, OTHER_REAL_SEED = 10_000_000, 21_000_000, 22_000_000
+JUDGES = ("real-trained", "codec-trained")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured. `guidance_scales` and `durations` may be empty."""
+
+    prompts: int = 300
+    duration: float = 5.0
+    judge_clips: int = 2000  # renders that the judges learn from
+    real_clips: int = 300  # held-out renders: the ceiling, the codec's test set, the Fréchet distance's reference
+    sweep_prompts: int = 100  # for each guidance scale and each duration
+    guidance_scales: tuple[float, ...] = ()
+    durations: tuple[float, ...] = ()
+    seed: int = 0
+
+
+QUICK = Plan(prompts=40, judge_clips=600, real_clips=200, sweep_prompts=24)
+
+
+def evaluate(model: MusicGen, plan: Plan, training_codes: Sequence[Tensor] = ()) -> dict:
+    """Measure everything and return it as a dict that JSON can hold.
+
+    Args:
+        model: any MusicGen at 16 kHz.
+        plan: how much is measured, and from which seed.
+        training_codes: tensors [clips, codebooks, frames] of this codec, to look for memorised music in.
+
+    Raises:
+        FileNotFoundError: FluidSynth's soundfont is not installed.
+        ValueError: the model's sample rate or the plan does not allow it.
+    """
+    _check(model, plan)
+    started = time.perf_counter()
+    renderer, codec, prompts = Renderer(), model.codec, draw_prompts(plan.prompts, plan.seed)
+    frames = round(plan.duration * FRAME_RATE)
+    judges = train_both(renderer, codec, frames, plan)
+    real = real_clips(renderer, codec, frames, REAL_SEED, plan.real_clips)
+    rebuilt = rebuild(real, codec)
+    made = generate_clips(model, prompts, plan.duration, plan.seed)
+    report = {
+        "plan": asdict(plan),
+        "codec": measure_codec(real, rebuilt),
+        "adherence": adherence(judges, made, prompts, {"ceiling": real, "codec": rebuilt}),
+        "frechet": measure_frechet(renderer, codec, made, real, frames),
+        "diversity": measure_diversity(model, renderer, prompts[0], plan),
+        "cross_entropy": {"decoder": cross_entropy(model, real)},
+    }
+    if training_codes:
+        size = codec.config.codebook_size
+        report["memorisation"] = memorisation(made.codes, real.codes, training_codes, size)
+        report["cross_entropy"]["bigram table"] = metrics.bigram_cross_entropy(real.codes, training_codes, size)
+    some = prompts[: plan.sweep_prompts]
+    scales, lengths = plan.guidance_scales, plan.durations
+    report["guidance"] = {f"{scale:g}": at_scale(model, judges, some, plan, renderer, scale) for scale in scales}
+    report["durations"] = {f"{length:g}": at_duration(model, renderer, some, plan, length) for length in lengths}
+    return report | {"minutes": (time.perf_counter() - started) / 60}
+
+
+def _check(model: MusicGen, plan: Plan) -> None:
+    rate = model.config.codec.sample_rate
+    if rate != SAMPLE_RATE:
+        raise ValueError(f"Real music is rendered at {SAMPLE_RATE} Hz; a model of {rate} Hz cannot be compared.")
+    if min(plan.prompts, plan.judge_clips, plan.real_clips, plan.sweep_prompts) < 16:
+        raise ValueError("An evaluation needs at least 16 prompts and 16 clips of each kind to say anything.")
+    if not all(SHORTEST <= length <= MAX_DURATION for length in (plan.duration, *plan.durations)):
+        raise ValueError(f"The judges hear clips of {SHORTEST:g} to {MAX_DURATION:g} seconds; choose such durations.")
+
+
+def hear(clips: Clips) -> Features:
+    """The features of clips, a batch at a time."""
+    parts = [extract_features(part, SAMPLE_RATE) for part in clips.waveforms.split(BATCH)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def train_both(renderer: Renderer, codec: Codec, frames: int, plan: Plan) -> dict[str, dict[str, Judge]]:
+    """Judges that learned from real renders, and judges that learned from the codec's reconstruction of the same."""
+    real = real_clips(renderer, codec, frames, JUDGE_SEED, plan.judge_clips, held_out=False)
+    sources = dict(zip(JUDGES, (real, rebuild(real, codec)), strict=True))
+    return {name: train_judges(hear(clips), clips.attributes, plan.seed) for name, clips in sources.items()}
+
+
+def measure_codec(real: Clips, rebuilt: Clips) -> dict:
+    """SI-SDR and mel distance of reconstructions, over all clips and for each instrument, with 95 % intervals."""
+    sdr = metrics.si_sdr(rebuilt.waveforms, real.waveforms)
+    pairs = zip(rebuilt.waveforms[:, None, None], real.waveforms[:, None, None], strict=True)
+    mel = torch.stack([mel_distance(one, other, SAMPLE_RATE) for one, other in pairs])
+    names = [attributes.instrument for attributes in real.attributes]
+
+    def both(rows: list[int]) -> dict:
+        return {"clips": len(rows), "si_sdr": _mean(sdr[rows]), "mel_distance": _mean(mel[rows])}
+
+    by_name = {name: both([row for row, other in enumerate(names) if other == name]) for name in sorted(set(names))}
+    return {"all": both(list(range(len(names)))), **by_name}
+
+
+def adherence(
+    judges: dict[str, dict[str, Judge]], made: Clips, prompts: Sequence[Prompt], beside: dict[str, Clips]
+) -> dict:
+    """For each task: how often each judge hears in generated clips what their prompts name, beside other clips.
+
+    "chance" is what always giving the commonest right answer would score on the generated clips.
+    """
+    heard, named = hear(made), [prompt.named for prompt in prompts]
+    features = {name: hear(clips) for name, clips in beside.items()}
+    result = {}
+    for task in TASKS:
+        result[task] = {"chance": _chance(task, prompts)}
+        for kind, judge in ((kind, judges[kind][task]) for kind in JUDGES):
+            result[task][f"generated, {kind}"] = _share(*right_answers(judge, heard, made.attributes, named))
+            for name, clips in beside.items():
+                result[task][f"{name}, {kind}"] = _share(*right_answers(judge, features[name], clips.attributes))
+    return result
+
+
+def _chance(task: str, prompts: Sequence[Prompt]) -> float | None:
+    question = TASKS[task]
+    labels = [question.label(prompt.attributes) for prompt in prompts if question.attribute in prompt.named]
+    counts = Counter(label for label in labels if label >= 0)
+    return max(counts.values()) / counts.total() if counts else None
+
+
+def measure_frechet(renderer: Renderer, codec: Codec, made: Clips, real: Clips, frames: int) -> dict:
+    """Fréchet distance of generated to real clips over that of real to other real clips, all sets of one size."""
+    count = min(len(made.waveforms), len(real.waveforms))
+    other = real_clips(renderer, codec, frames, OTHER_REAL_SEED, count)
+    sets = [metrics.mel_statistics(clips.waveforms[:count], SAMPLE_RATE) for clips in (made, real, other)]
+    generated, floor = metrics.frechet_distance(sets[0], sets[1]), metrics.frechet_distance(sets[2], sets[1])
+    return {"clips": count, "generated to real": generated, "real to real": floor, "ratio": generated / floor}
+
+
+def measure_diversity(
+    model: MusicGen, renderer: Renderer, prompt: Prompt, plan: Plan, scale: float | None = None
+) -> dict:
+    """Eight seeds of one prompt against eight pieces that the composer writes for the same attributes, in dB."""
+    made = generate_clips(model, [prompt] * 8, plan.duration, plan.seed, scale)
+    rngs = [random.Random(f"diversity {plan.seed} {index}") for index in range(8)]
+    frames = round(plan.duration * FRAME_RATE)
+    pieces = [renderer.render(compose(prompt.attributes, frames, rng)) for rng in rngs]
+    real = last_window(torch.stack([torch.from_numpy(piece) for piece in pieces]))
+    of_both = {"generated": made.waveforms, "real": real}
+    return {"prompt": prompt.text} | {name: metrics.diversity(each, SAMPLE_RATE) for name, each in of_both.items()}
+
+
+def memorisation(
+    made: Int[Tensor, "clips codebooks frames"], real: Int[Tensor, "others codebooks frames"],
+    training_codes: Sequence[Tensor], codebook_size: int,
+) -> dict:  # fmt: skip
+    """The longest run of frames that a clip shares with training, in codebook 0 alone and in all codebooks.
+
+    Fresh real clips share runs with training too, since music repeats itself: a model that shares no longer ones has
+    learned and not memorised.
+    """
+    views = {
+        "codebook 0": lambda codes: codes[:, 0],
+        "all codebooks": lambda codes: metrics.join_codebooks(codes, codebook_size),
+    }
+    result = {}
+    for view, symbols in views.items():
+        corpus = [symbols(part) for part in training_codes]
+        for kind, codes in (("generated", made), ("real", real)):
+            runs = metrics.longest_shared_runs(symbols(codes), corpus).float()
+            result[f"{view}, {kind}"] = {"frames": codes.shape[2], "longest": int(runs.max()), "mean": _mean(runs)}
+    return result
+
+
+@torch.no_grad()
+def cross_entropy(model: MusicGen, real: Clips) -> float:
+    """Mean surprise in nats at the codes of held-out real clips, given held-out captions of them."""
+    surprises = []
+    for rows in torch.arange(len(real.codes)).split(BATCH):
+        rngs = [(real.attributes[row], random.Random(f"caption {row}")) for row in rows.tolist()]
+        ids, mask = model.tokenizer([describe(attributes, rng, held_out=True)[0] for attributes, rng in rngs])
+        codes = real.codes[rows]
+        sequence = model.pattern.interleave(codes, model.config.decoder.special_token)
+        logits = model.pattern.deinterleave(model(sequence[:, :, :-1], ids, mask), codes.shape[2], first_step=1)
+        surprises.append(F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none"))
+    return float(torch.cat(surprises).mean())
+
+
+def at_scale(
+    model: MusicGen, judges: dict, prompts: Sequence[Prompt], plan: Plan, renderer: Renderer, scale: float
+) -> dict:
+    """Adherence and diversity at one guidance scale."""
+    made = generate_clips(model, prompts, plan.duration, plan.seed, scale)
+    spread = measure_diversity(model, renderer, prompts[0], plan, scale)
+    return {"adherence": adherence(judges, made, prompts, {}), "diversity": spread}
+
+
+def at_duration(model: MusicGen, renderer: Renderer, prompts: Sequence[Prompt], plan: Plan, duration: float) -> dict:
+    """Adherence in the last five seconds of clips of one length, by judges who learned from the same window."""
+    frames = round(duration * FRAME_RATE)
+    judges = train_both(renderer, model.codec, frames, plan)
+    made = generate_clips(model, prompts, duration, plan.seed)
+    real = real_clips(renderer, model.codec, frames, REAL_SEED, len(prompts))
+    return {"adherence": adherence(judges, made, prompts, {"ceiling": real})}
+
+
+def _mean(values: Tensor) -> dict:
+    return dict(zip(("value", "low", "high"), metrics.mean_interval(values.float()), strict=True))
+
+
+def _share(right: int, asked: int) -> dict | None:
+    """A proportion as the report holds it; None where nothing was asked."""
+    if not asked:
+        return None
+    low, high = metrics.wilson_interval(right, asked)
+    return {"value": right / asked, "low": low, "high": high, "trials": asked}
+
+
+def read_training_codes(folder: Path) -> list[Tensor]:
+    """The codes that a training run kept, as `training/data.py` writes them.
+
+    Raises:
+        FileNotFoundError: the folder holds none.
+    """
+    files = sorted(folder.glob("codes-*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"No training codes (codes-*.safetensors) in {folder}; name a run's folder `codes`.")
+    return [load_file(file)["codes"] for file in files]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of `musicgen-edu evaluate`; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="musicgen-edu evaluate",
+        description="Measure the codec, and how well generated music follows its prompt, beside real renders and "
+        "chance. Needs Debian's fluidsynth and fluid-soundfont-gm.",
+    )
+    add = parser.add_argument
+    add("--model", metavar="FOLDER", type=Path, help="a model in transformers' layout (default: the one shipped)")
+    add("--quick", action="store_true", help="a small version, in minutes")
+    add("--prompts", metavar="N", type=int, help="default: 300, quick 40")
+    add("--duration", metavar="S", type=float, default=5.0, help="seconds of each generated clip (default: 5)")
+    add("--output", metavar="FOLDER", type=Path, default=Path("evaluation"), help="of the report (default: evaluation)")
+    add("--training-codes", metavar="FOLDER", type=Path, help="a run's codes, to look for memorised music in")
+    add("--guidance-sweep", action="store_true", help="also measure at guidance 1, 2, 3 and 5")
+    add("--durations", metavar="S", type=float, nargs="+", default=(), help="also measure clips of these lengths")
+    add("--seed", metavar="N", type=int, default=0, help="default: 0")
+    args = parser.parse_args(argv)
+    base = QUICK if args.quick else Plan()
+    plan = replace(
+        base, prompts=base.prompts if args.prompts is None else args.prompts, duration=args.duration, seed=args.seed,
+        guidance_scales=(1.0, 2.0, 3.0, 5.0) if args.guidance_sweep else (), durations=tuple(args.durations),
+    )  # fmt: skip
+    args.output.mkdir(parents=True, exist_ok=True)
+    training_codes = read_training_codes(args.training_codes) if args.training_codes else []
+    model = MusicGen.from_pretrained(args.model) if args.model else create_musicgen_model("tiny")
+    write_report(evaluate(model, plan, training_codes), args.output)
+    print((args.output / "report.md").read_text(encoding="utf-8"))
+    return 0

@@ -1,0 +1,245 @@
+"""Room 00: text in, music out. The rooms of this package, composed.
+
+    prompt → tokenizer → text encoder → projection → decoder (step by step, in a codebook pattern) → codec → waveform
+
+Copet et al. 2023, "Simple and Controllable Music Generation", arXiv:2306.05284. The parts and their checkpoints are
+those of transformers' `MusicgenForConditionalGeneration`, which opens what `save_pretrained` writes.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from musicgen_edu.audio import Audio
+from musicgen_edu.checkpoints import MAX_SHARD_SIZE
+from musicgen_edu.codec import Codec, StreamingCodecDecoder
+from musicgen_edu.config import MusicGenConfig
+from musicgen_edu.decoder import MusicGenDecoder
+from musicgen_edu.generation import iterate_codes
+from musicgen_edu.patterns import CodebookPattern, create_pattern
+from musicgen_edu.pretrained import read_model, write_model
+from musicgen_edu.projection import TextProjection, check_widths, zero_padding
+from musicgen_edu.text_encoder import TextEncoder
+from musicgen_edu.tokenizer import Tokenizer
+
+MAX_DURATION = 60.0  # seconds: twice what Meta's models were trained on; the music has long lost its thread by then
+WORD_VOCABULARY = 8_000  # a vocabulary smaller than this has whole words as pieces, and can tell which it lacks
+
+TextMask = Bool[Tensor, "batch text_tokens"] | Int[Tensor, "batch text_tokens"]
+Progress = Callable[[int, int], object]
+
+
+class UnknownWordsWarning(UserWarning):
+    """A prompt holds words that no caption held when the model was trained."""
+
+
+class MusicGen(nn.Module):
+    """A whole MusicGen, with random weights until a checkpoint is loaded.
+
+    `text_encoder`, `projection` (None where the widths are equal), `decoder` and `codec` are its modules.
+    `preflight=False` builds even parts that do not fit, so that PyTorch's own error can be met.
+
+    Raises:
+        WidthMismatchError: the text encoder and the decoder do not fit.
+        ValueError: there is no such pattern, or the tokenizer has more pieces than the text encoder embeds.
+    """
+
+    def __init__(self, config: MusicGenConfig, tokenizer: Tokenizer | None = None, *, preflight: bool = True) -> None:
+        super().__init__()
+        decoder = config.decoder
+        create_pattern(config.pattern, decoder.num_codebooks)  # refuses an unknown name here, not when generating
+        if preflight:
+            check_widths(config.text_encoder.hidden_size, decoder)
+        if tokenizer is not None and tokenizer.vocab_size > config.text_encoder.vocab_size:
+            raise ValueError(
+                f"The tokenizer has {tokenizer.vocab_size} pieces, but the text encoder embeds "
+                f"{config.text_encoder.vocab_size}: they belong to different models."
+            )
+        self.config = config
+        self.tokenizer = tokenizer
+        self.text_encoder = TextEncoder(config.text_encoder)
+        needs_projection = decoder.project_text and decoder.text_hidden_size != decoder.hidden_size
+        self.projection = TextProjection(decoder.text_hidden_size, decoder.hidden_size) if needs_projection else None
+        self.decoder = MusicGenDecoder(decoder)
+        self.codec = Codec(config.codec)
+
+    @property
+    def pattern(self) -> CodebookPattern:
+        """How the codes are laid out in time."""
+        return create_pattern(self.config.pattern, self.config.decoder.num_codebooks)
+
+    def forward(
+        self,
+        codes: Int[Tensor, "batch codebooks steps"],
+        text_ids: Int[Tensor, "batch text_tokens"],
+        text_mask: TextMask,
+    ) -> Float[Tensor, "batch codebooks steps codebook_size"]:
+        """Return the scores of the code after each step. `codes` are interleaved; a mask of zeros drops the caption."""
+        return self.decoder(codes, self._encode_ids(text_ids, text_mask), text_mask)
+
+    def encode_text(
+        self, prompts: list[str]
+    ) -> tuple[Float[Tensor, "batch text_tokens model_width"], Bool[Tensor, "batch text_tokens"]]:
+        """Return what the decoder attends to: the prompts' states in its own width, and the mask, False on padding.
+
+        Raises ValueError for a blank prompt or a model without tokenizer, TypeError for a prompt that is no string.
+        """
+        if self.tokenizer is None:
+            raise ValueError("This model has no tokenizer: put its spiece.model into the folder it was loaded from.")
+        ids, mask = (tensor.to(self.decoder.layer_norm.weight.device) for tensor in self.tokenizer(prompts))
+        return self._encode_ids(ids, mask), mask
+
+    def _encode_ids(
+        self, ids: Int[Tensor, "batch text_tokens"], mask: TextMask
+    ) -> Float[Tensor, "batch text_tokens model_width"]:
+        states = self.text_encoder(ids, mask)
+        return zero_padding(states, mask) if self.projection is None else self.projection(states, mask)
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        duration: float | int = 8.0,
+        *,
+        seed: int | Sequence[int] | None = 0,
+        temperature: float | int | None = None,
+        top_k: int | None = None,
+        top_p: float | int = 1.0,
+        guidance_scale: float | int | None = None,
+        progress: Progress | None = None,
+    ) -> Audio:
+        """Make music of one prompt, or of several at once.
+
+        `duration` is in seconds and is rounded to whole frames, at least one. One seed serves every prompt, a list has
+        one for each; None is different music each time. `temperature=0` is greedy, `top_k=0` keeps all codes,
+        `guidance_scale=1` switches guidance off; None is the model's own setting. `progress(steps_done, steps)` is
+        called at every step. Warns (UnknownWordsWarning) of words that the model does not know.
+
+        Raises:
+            ValueError: a blank prompt, a duration outside 0 … `MAX_DURATION`, or another number outside its range.
+            TypeError: something is not of the type it should be.
+        """
+        prompts, pieces = self._write_codes(prompt, duration, seed, temperature, top_k, top_p, guidance_scale, progress)
+        codes = torch.cat(list(pieces), dim=2)
+        return Audio(self.codec.decode(codes), self.config.codec.sample_rate, codes=codes, prompts=prompts)
+
+    def stream(
+        self,
+        prompt: str | Sequence[str],
+        duration: float | int = 8.0,
+        *,
+        chunk_duration: float | int = 1.0,
+        seed: int | Sequence[int] | None = 0,
+        temperature: float | int | None = None,
+        top_k: int | None = None,
+        top_p: float | int = 1.0,
+        guidance_scale: float | int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Audio]:
+        """Yield the music of `generate`, same arguments and same samples, in chunks as they come.
+
+        A chunk is decoded whenever `chunk_duration` seconds of codes are complete. The codec looks a little ahead, so
+        the first chunks are shorter and the last is longer. Raises at the call what `generate` raises.
+        """
+        chunk_frames = self._frames(chunk_duration, "chunk_duration")
+        prompts, pieces = self._write_codes(prompt, duration, seed, temperature, top_k, top_p, guidance_scale, progress)
+        return self._decode_chunks(prompts, pieces, self._frames(duration), chunk_frames)
+
+    def _write_codes(
+        self, prompt, duration, seed, temperature, top_k, top_p, guidance_scale, progress
+    ) -> tuple[list[str], Iterator[Tensor]]:
+        """Check everything, encode the text, and return the prompts as a list and the iterator of codes."""
+        frames = self._frames(duration)
+        prompts = _as_list(prompt)
+        config, codebook_size = self.config, self.config.decoder.codebook_size
+        top_k = min(config.top_k, codebook_size) if top_k is None else top_k
+        with torch.no_grad():
+            text_states, text_mask = self.encode_text(prompts)
+        pieces = iterate_codes(
+            self.decoder,
+            text_states,
+            text_mask,
+            frames,
+            self.pattern,
+            seeds=seed,
+            temperature=config.temperature if temperature is None else temperature,
+            top_k=None if top_k is not False and top_k == 0 else top_k,
+            top_p=top_p,
+            guidance_scale=config.guidance_scale if guidance_scale is None else guidance_scale,
+            progress=progress,
+        )
+        self._warn_of_unknown_words(prompts)
+        return prompts, pieces
+
+    def _decode_chunks(
+        self, prompts: list[str], pieces: Iterator[Tensor], frames: int, chunk_frames: int
+    ) -> Iterator[Audio]:
+        decoder = StreamingCodecDecoder(self.codec)
+        waiting, done = [], 0
+        for codes in pieces:
+            waiting.append(codes)
+            done += codes.shape[2]
+            if sum(piece.shape[2] for piece in waiting) < chunk_frames and done < frames:
+                continue
+            codes, waiting = torch.cat(waiting, dim=2), []
+            waveform = decoder.push(codes, last=done == frames)
+            if waveform.shape[2]:
+                yield Audio(waveform, self.config.codec.sample_rate, prompts=prompts)
+
+    def _frames(self, duration: float | int, name: str = "duration") -> int:
+        if not isinstance(duration, Real) or isinstance(duration, bool):
+            raise TypeError(f"{name} must be a number of seconds, not {duration!r}.")
+        if not 0 < duration <= MAX_DURATION:  # NaN lies nowhere
+            raise ValueError(f"{name} must be more than 0 and at most {MAX_DURATION:g} seconds, not {duration}.")
+        return max(1, round(float(duration) * self.config.codec.frame_rate))
+
+    def _warn_of_unknown_words(self, prompts: list[str]) -> None:
+        if self.tokenizer.vocab_size >= WORD_VOCABULARY:
+            return
+        words = list(dict.fromkeys(word for prompt in prompts for word in self.tokenizer.unknown_words(prompt)))
+        if words:
+            named = ", ".join(f'"{word[:30]}"' for word in words[:5]) + ", …" * (len(words) > 5)
+            message = f"The model does not know {named}; it was not taught these words, and they may change the music."
+            warnings.warn(message, UnknownWordsWarning, stacklevel=4)
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike,
+        *,
+        dtype: torch.dtype = torch.float32,
+        max_shard_size: int = MAX_SHARD_SIZE,
+    ) -> None:
+        """Write the model as a folder that `from_pretrained` and transformers open, whole or not at all.
+
+        `dtype` is how weights are stored (the codec's stay float32); both open them as float32.
+
+        Raises:
+            WidthMismatchError: the text encoder and the decoder do not fit, which the format cannot say.
+            OSError: the folder cannot be written.
+        """
+        write_model(self, folder, dtype, max_shard_size)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike) -> MusicGen:
+        """Open a mono MusicGen's folder, written by `save_pretrained` or by transformers, in float32 on the CPU.
+
+        Raises:
+            FileNotFoundError: there is no such folder, or it lacks its config or its weights.
+            ValueError: the folder holds another model, damaged files, pickles only, tensors that do not fit the config,
+                or something that these classes do not support.
+        """
+        return read_model(cls, folder)
+
+
+def _as_list(prompt: str | Sequence[str]) -> list[str]:
+    if isinstance(prompt, str):
+        return [prompt]
+    if not isinstance(prompt, Sequence):
+        raise TypeError(f"The prompt must be a string or a list of strings, not {type(prompt).__name__}.")
+    return list(prompt)

@@ -1,0 +1,94 @@
+"""Models by name: the shipped one, and Meta's sizes with random weights, each with any size overridden."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+
+from musicgen_edu.config import PRESETS, CodecConfig, DecoderConfig, MusicGenConfig
+from musicgen_edu.model import MusicGen
+from musicgen_edu.patterns import create_pattern
+from musicgen_edu.tokenizer import Tokenizer
+
+SHIPPED = Path(__file__).parent / "weights" / "tiny"
+
+_SIZES = tuple(field.name for field in fields(DecoderConfig))
+_SETTINGS = ("pattern", "guidance_scale", "temperature", "top_k")
+
+
+def create_musicgen_model(
+    name: str = "tiny",
+    *,
+    preflight: bool = True,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    **overrides: int | float | bool | str,
+) -> MusicGen:
+    """Create the model of a preset: "tiny" with its trained weights, "small", "medium" and "large" with random ones.
+
+    `overrides` are fields of `DecoderConfig`, or `pattern`, `guidance_scale`, `temperature`, `top_k`. Where one changes
+    a shape, "tiny" has random weights too, but for its tokenizer and, where it fits, its codec. `seed` draws random
+    weights without touching PyTorch's own generator; `device="meta"` makes shapes without memory.
+
+    Text states of width 512 meet a decoder of width 768 in one of two ways:
+
+    >>> create_musicgen_model("tiny")  # a layer of 512 → 768 translates, as in the shipped model
+    >>> create_musicgen_model("tiny", hidden_size=512)  # the decoder is 512 wide itself, and nothing translates
+
+    Raises:
+        ValueError: there is no such preset, or sizes do not fit each other.
+        WidthMismatchError: the text encoder and the decoder do not fit; `preflight=False` lets that pass.
+        TypeError: there is no such override, or its value is of the wrong type.
+    """
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ValueError(f"There is no preset {name!r}: choose one of {', '.join(PRESETS)}.")
+    config = _override(PRESETS[name], overrides)
+    if device is not None and torch.device(device).type == "meta":
+        with torch.device("meta"):
+            return MusicGen(config, preflight=preflight)
+    if name == "tiny" and config.decoder == PRESETS[name].decoder:
+        model = MusicGen.from_pretrained(SHIPPED)
+        model.config = _override(model.config, overrides)  # the folder knows how many pieces its tokenizer has
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = MusicGen(config, Tokenizer.from_pretrained(SHIPPED), preflight=preflight)
+        if name == "tiny" and config.codec == PRESETS[name].codec:
+            model.codec = MusicGen.from_pretrained(SHIPPED).codec
+    return model if device is None else model.to(device)
+
+
+def _override(config: MusicGenConfig, overrides: dict[str, int | float | bool | str]) -> MusicGenConfig:
+    changes = {name: _checked(name, value, config) for name, value in overrides.items()}
+    sizes = {name: value for name, value in changes.items() if name in _SIZES}
+    settings = {name: value for name, value in changes.items() if name in _SETTINGS}
+    if "hidden_size" in sizes and "num_heads" not in sizes:
+        sizes["num_heads"] = _num_heads(sizes["hidden_size"], config.decoder.hidden_size // config.decoder.num_heads)
+    decoder = replace(config.decoder, **sizes)
+    create_pattern(settings.get("pattern", config.pattern), decoder.num_codebooks)  # refuses an unknown name
+    return replace(config, decoder=decoder, codec=_fit_codec(config.codec, decoder), **settings)
+
+
+def _checked(name: str, value: int | float | bool | str, config: MusicGenConfig) -> int | float | bool | str:
+    if name not in (*_SIZES, *_SETTINGS):
+        raise TypeError(f"There is no override {name!r}: choose among {', '.join((*_SIZES, *_SETTINGS))}.")
+    kind = type(getattr(config.decoder if name in _SIZES else config, name))
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise TypeError(f"{name} must be of type {kind.__name__}, not {value!r}.")
+    if kind is int and name in _SIZES and value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}.")
+    return kind(value)
+
+
+def _num_heads(hidden_size: int, head_size: int) -> int:
+    """As many heads as the width divides into, of about the preset's size (64 in all of them)."""
+    return next(heads for heads in range(max(1, hidden_size // head_size), 0, -1) if hidden_size % heads == 0)
+
+
+def _fit_codec(codec: CodecConfig, decoder: DecoderConfig) -> CodecConfig:
+    """The codec that reads the decoder's codes: the same one, unless these have more codebooks or another size."""
+    if decoder.codebook_size == codec.codebook_size and decoder.num_codebooks <= codec.num_codebooks:
+        return codec
+    return replace(codec, codebook_size=decoder.codebook_size, num_codebooks=decoder.num_codebooks)

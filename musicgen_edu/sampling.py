@@ -1,0 +1,141 @@
+"""Room 07, first half: from the decoder's scores (logits) to one token of every codebook.
+
+Each function takes logits and gives logits, so that they chain; the last one, `sample`, draws:
+
+    apply_guidance → apply_temperature → keep_top_k → keep_top_p → sample
+
+A token that may not be drawn has the score −∞. MusicGen's defaults are a guidance of 3, a temperature of 1 and the
+250 likeliest tokens (Copet et al. 2023, arXiv:2306.05284, section 4.2).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+MAX_SEED = 2**63 - 1
+LARGEST, SMALLEST = sys.float_info.max, sys.float_info.min  # the finite numbers above 0
+GREEDY_BELOW = 1e-6  # a division by less would only overflow
+
+
+def apply_guidance(
+    conditional: Float[Tensor, "*batch codebook_size"], null: Float[Tensor, "*batch codebook_size"], scale: float | int
+) -> Float[Tensor, "*batch codebook_size"]:
+    """Classifier-free guidance: go from the scores without the prompt towards those with it, and `scale` times as far.
+
+    A scale of 0 ignores the prompt, 1 is the conditional model itself, more than 1 exaggerates what the prompt
+    changes. Raises ValueError for a negative or not finite scale.
+    Source: Ho & Salimans 2022, arXiv:2207.12598; audiocraft's `LMModel._sample_next_token`.
+    """
+    check_guidance_scale(scale)
+    return null + (conditional - null) * float(scale)
+
+
+def apply_temperature(
+    logits: Float[Tensor, "*batch codebook_size"], temperature: float | int
+) -> Float[Tensor, "*batch codebook_size"]:
+    """Divide by the temperature: below 1 the likely tokens gain, above 1 the unlikely ones do.
+
+    The limit 0 is greedy: only the best token keeps its score, the first of equals.
+    Raises ValueError for a negative or not finite temperature.
+    """
+    _check("temperature must be 0 (greedy) or a positive number", temperature, Real, 0, LARGEST)
+    if temperature < GREEDY_BELOW:
+        best = logits.argmax(dim=-1, keepdim=True)
+        return torch.full_like(logits, -math.inf).scatter(-1, best, logits.gather(-1, best))
+    return logits / float(temperature)
+
+
+def keep_top_k(
+    logits: Float[Tensor, "*batch codebook_size"], top_k: int | None
+) -> Float[Tensor, "*batch codebook_size"]:
+    """Keep the `top_k` best tokens and those that equal the last of them; None keeps all.
+
+    Raises ValueError unless `top_k` lies between 1 and the codebook's size. Source: Fan et al. 2018, arXiv:1805.04833.
+    """
+    if top_k is None:
+        return logits
+    size = logits.shape[-1]
+    _check(f"top_k must be a whole number from 1 to the codebook's {size} entries", top_k, Integral, 1, size)
+    worst_kept = logits.topk(top_k, dim=-1).values[..., -1:]
+    return logits.masked_fill(logits < worst_kept, -math.inf)
+
+
+def keep_top_p(
+    logits: Float[Tensor, "*batch codebook_size"], top_p: float | int
+) -> Float[Tensor, "*batch codebook_size"]:
+    """Keep the fewest best tokens whose probabilities reach `top_p` together; 1 keeps all.
+
+    Raises ValueError unless 0 < top_p <= 1. Source: Holtzman et al. 2020, arXiv:1904.09751, section 3.1.
+    """
+    _check("top_p must be a number above 0 and at most 1", top_p, Real, SMALLEST, 1)
+    if top_p == 1:  # the sum of all probabilities may round to less than 1
+        return logits
+    ranked, order = logits.sort(dim=-1, descending=True)
+    probability = ranked.softmax(dim=-1)
+    mass_before = probability.cumsum(dim=-1) - probability
+    unwanted = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, mass_before >= top_p)
+    return logits.masked_fill(unwanted, -math.inf)
+
+
+def filter_logits(
+    logits: Float[Tensor, "*batch codebook_size"], temperature: float | int, top_k: int | None, top_p: float | int
+) -> Float[Tensor, "*batch codebook_size"]:
+    """`apply_temperature`, `keep_top_k` and `keep_top_p` in this order, which is transformers'."""
+    return keep_top_p(keep_top_k(apply_temperature(logits, temperature), top_k), top_p)
+
+
+def sample(
+    logits: Float[Tensor, "batch codebooks codebook_size"], generators: list[torch.Generator]
+) -> Int[Tensor, "batch codebooks"]:
+    """Draw a token of every codebook, with probability softmax(logits); the generators advance.
+
+    Each row has a generator of its own, on the CPU whatever the logits' device, and takes as many random numbers from
+    it whatever the logits are: so a row's draws do not depend on its neighbours. The Gumbel-max trick (Maddison et al.
+    2014, arXiv:1411.0030) draws: the argmax of logits plus Gumbel noise is such a sample. It forgives rounding:
+    where logits differ by 1e-6, as they may between batch sizes, about one draw in a million does.
+    Raises ValueError unless there is one generator a row.
+    """
+    if len(generators) != logits.shape[0]:
+        raise ValueError(f"sample needs one generator a row: {logits.shape[0]} rows, {len(generators)} generators.")
+    shape = logits.shape[1:]
+    waiting_times = torch.stack([torch.empty(shape).exponential_(generator=generator) for generator in generators])
+    return (logits - waiting_times.to(logits).log()).argmax(dim=-1)
+
+
+def create_generators(seeds: int | Sequence[int] | None, batch: int) -> list[torch.Generator]:
+    """Make one random generator a prompt: of the same seed if `seeds` is one number, of its own each if it is a list.
+
+    None takes seeds from the operating system, so that no two calls are alike.
+    Raises ValueError for a wrong number of seeds or one outside 0 … `MAX_SEED`, TypeError for one that is no whole
+    number.
+    """
+    if seeds is None:
+        generators = [torch.Generator() for _ in range(batch)]
+        for generator in generators:
+            generator.seed()
+        return generators
+    seeds = [seeds] * batch if isinstance(seeds, Integral) else list(seeds)
+    if len(seeds) != batch:
+        raise ValueError(f"There must be one seed, or one a prompt: {len(seeds)} seeds for {batch} prompts.")
+    for seed in seeds:
+        _check(f"A seed must be a whole number from 0 to {MAX_SEED}", seed, Integral, 0, MAX_SEED)
+    return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+
+
+def check_guidance_scale(scale: float | int) -> None:
+    """Raise ValueError unless the scale of guidance is a number of at least 0."""
+    _check("guidance_scale must be a number of at least 0 (1 is no guidance)", scale, Real, 0, LARGEST)
+
+
+def _check(wanted: str, value: object, kind: type, low: float | int, high: float | int) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{wanted}, not {value!r}.")
+    if not low <= value <= high:  # NaN lies nowhere
+        raise ValueError(f"{wanted}, not {value!r}.")

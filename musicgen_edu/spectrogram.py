@@ -1,0 +1,32 @@
+"""The mel spectrogram that training, evaluation and pictures share: how loud each band of pitch is, in decibels."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers.audio_utils import mel_filter_bank
+
+FLOOR_DB = -80.0  # what lies below counts as silence; a full-scale sine is near 0 dB
+
+
+def log_mel(
+    waveform: Float[Tensor, "batch samples"], sample_rate: int, n_fft: int = 1024, bands: int = 80
+) -> Float[Tensor, "batch bands columns"]:
+    """Power in each mel band in dB, `FLOOR_DB` at the least; a Hann window of `n_fft` samples every quarter of it.
+
+    Differentiable. The mel scale is Slaney's, the filters have unit peak (`transformers.audio_utils.mel_filter_bank`).
+    """
+    window = torch.hann_window(n_fft, device=waveform.device)
+    spectrum = torch.stft(waveform, n_fft, n_fft // 4, window=window, return_complex=True)
+    power = (spectrum.real.square() + spectrum.imag.square()) / (window.sum() / 2) ** 2
+    bank = _filters(sample_rate, n_fft, bands).to(waveform.device)
+    return 10 * torch.log10(bank @ power + 10 ** (FLOOR_DB / 10))
+
+
+@cache
+def _filters(sample_rate: int, n_fft: int, bands: int) -> Float[Tensor, "bands bins"]:
+    bank = mel_filter_bank(n_fft // 2 + 1, bands, 0.0, sample_rate / 2, sample_rate, norm=None, mel_scale="slaney")
+    return torch.from_numpy(bank.T.copy()).float()

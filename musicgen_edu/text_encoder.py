@@ -1,0 +1,59 @@
+"""Room 02: token ids become vectors that know their neighbours.
+
+A T5 encoder (Raffel et al. 2020, arXiv:1910.10683). transformers' `T5EncoderModel` does the work, since T5 is not this
+course's lesson. Released MusicGens use a frozen t5-base of width 768; the shipped model trains its own of width 512
+together with the decoder.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import T5Config, T5EncoderModel
+
+from musicgen_edu.config import TextEncoderConfig
+
+
+class TextEncoder(nn.Module):
+    """Turns token ids into states of width `hidden_size`, one a token.
+
+    The weights are T5's own initialisation until a checkpoint is loaded. Its last layer normalises, so that the states
+    have a root mean square of 1 from the start: the scale that the decoder's projection expects.
+    """
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = T5EncoderModel(t5_config(config))
+
+    @property
+    def hidden_size(self) -> int:
+        """The width of the states that the encoder gives (text_width)."""
+        return self.config.hidden_size
+
+    def forward(
+        self,
+        ids: Int[Tensor, "batch text_tokens"],
+        mask: Bool[Tensor, "batch text_tokens"] | Int[Tensor, "batch text_tokens"],
+    ) -> Float[Tensor, "batch text_tokens text_width"]:
+        """Return the states; no token looks at the padding, where `mask` is 0."""
+        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+
+
+def t5_config(config: TextEncoderConfig) -> T5Config:
+    """Return the same sizes in transformers' words, without dropout: captions are varied by rewording instead."""
+    return T5Config(
+        vocab_size=config.vocab_size,
+        d_model=config.hidden_size,
+        d_kv=config.head_size,
+        d_ff=config.ffn_size,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        feed_forward_proj=config.feed_forward,
+        relative_attention_num_buckets=config.relative_attention_num_buckets,
+        relative_attention_max_distance=config.relative_attention_max_distance,
+        layer_norm_epsilon=config.layer_norm_epsilon,
+        dropout_rate=0.0,
+        is_encoder_decoder=False,
+        use_cache=False,
+    )

@@ -1,0 +1,200 @@
+"""Room 01: a prompt becomes a row of numbers.
+
+A unigram model (Kudo 2018, arXiv:1804.10959) made and run by `sentencepiece`: of all ways to cut the text into pieces
+of its vocabulary, the most probable one counts. T5's own tokenizer is of this kind. The shipped one is small: each word
+of the training captions is one piece, and any other Latin word falls apart into letters.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece
+import torch
+from jaxtyping import Bool, Int
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+from torch import Tensor
+from transformers import T5Tokenizer
+
+MAX_PIECES = 256  # a longer prompt is cut
+MAX_CHARACTERS = 100_000  # of an enormous prompt no more than this is looked at
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,:;!?-'"  # pieces even where no caption holds them
+WORD_MARK = "▁"  # sentencepiece writes a blank as this character, also before the first word
+
+
+class Tokenizer:
+    """Turns prompts into piece ids and back. Ids 0, 1 and 2 are padding, end and unknown, as in T5.
+
+    `model_file` is a sentencepiece model, or its content as bytes. Raises FileNotFoundError where there is no such
+    file, ValueError where it is no sentencepiece model of T5's kind.
+    """
+
+    pad_id, eos_id, unk_id = 0, 1, 2
+
+    def __init__(self, model_file: str | os.PathLike | bytes) -> None:
+        content = model_file if isinstance(model_file, bytes) else Path(model_file).read_bytes()
+        try:
+            self._model = sentencepiece.SentencePieceProcessor(model_proto=content)
+        except RuntimeError as error:
+            raise ValueError("The tokenizer's file is not a sentencepiece model, or it is damaged.") from error
+        specials = self._model.pad_id(), self._model.eos_id(), self._model.unk_id()
+        if specials != (self.pad_id, self.eos_id, self.unk_id):
+            raise ValueError("The tokenizer is not of T5's kind: pieces 0, 1 and 2 must be padding, end and unknown.")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike) -> Tokenizer:
+        """Read a checkpoint folder's `spiece.model` or, where transformers wrote none, its `tokenizer.json`."""
+        folder = Path(folder)
+        if (folder / "spiece.model").is_file():
+            return cls(folder / "spiece.model")
+        if (folder / "tokenizer.json").is_file():
+            return cls(_read_tokenizer_json(folder / "tokenizer.json"))
+        raise FileNotFoundError(f"{folder} holds no tokenizer: neither spiece.model nor tokenizer.json is there.")
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of pieces."""
+        return self._model.vocab_size()
+
+    def __call__(
+        self, texts: list[str] | tuple[str, ...]
+    ) -> tuple[Int[Tensor, "batch text_tokens"], Bool[Tensor, "batch text_tokens"]]:
+        """Encode several prompts, padded on the right to the longest; the mask is True where there is text.
+
+        Raises TypeError and ValueError like `encode`, and ValueError on an empty list.
+        """
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
+            raise TypeError(f"The tokenizer takes a list of prompts, not {type(texts).__name__}.")
+        if not texts:
+            raise ValueError("The list of prompts is empty: give at least one.")
+        rows = [torch.tensor(self.encode(text)) for text in texts]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
+        return ids, ids != self.pad_id
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of the text's pieces, the end piece last.
+
+        Raises TypeError where the prompt is not a string, ValueError where it is blank. Warns (UserWarning) where it is
+        cut because it has more than MAX_PIECES pieces.
+        """
+        ids = self._model.encode(_check(text))
+        if not ids:
+            raise ValueError("The prompt is empty: describe some music, such as 'a happy piano melody with drums'.")
+        if len(ids) >= MAX_PIECES:
+            warnings.warn(f"The prompt is too long: only its first {MAX_PIECES - 1} pieces are used.", stacklevel=2)
+        return ids[: MAX_PIECES - 1] + [self.eos_id]
+
+    def decode(self, ids: Iterable[int] | Int[Tensor, " text_tokens"]) -> str:
+        """Return the text of the ids, without padding and end."""
+        return self._model.decode([int(index) for index in ids])
+
+    def pieces(self, text: str) -> list[str]:
+        """Return the pieces that `encode` counts, one an id."""
+        return [self._model.id_to_piece(index) for index in self.encode(text)]
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Return the words of the prompt that are not one piece: those that no training caption held.
+
+        Says something of tokenizers from `train_tokenizer` only; a large vocabulary, as T5's, cuts known words too.
+        """
+        words = self._model.normalize(_check(text)).split(WORD_MARK)
+        words = [re.sub(r"\W+$", "", word) for word in words]  # 'drums.' is two pieces, and neither is unknown
+        return [word for word in dict.fromkeys(words) if word and not self._is_piece(WORD_MARK + word)]
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write spiece.model, tokenizer.json and tokenizer_config.json, which transformers' AutoTokenizer opens."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        proto = ModelProto.FromString(self._model.serialized_model_proto())
+        exported = T5Tokenizer(
+            vocab=[(piece.piece, piece.score) for piece in proto.pieces],
+            extra_ids=0,
+            model_max_length=MAX_PIECES,
+            _spm_precompiled_charsmap=proto.normalizer_spec.precompiled_charsmap,
+        )
+        with tempfile.TemporaryDirectory(dir=folder) as unfinished:  # a killed write leaves no half file behind
+            exported.save_pretrained(unfinished)
+            (Path(unfinished) / "spiece.model").write_bytes(self._model.serialized_model_proto())
+            for file in Path(unfinished).iterdir():
+                os.replace(file, folder / file.name)
+
+    def _is_piece(self, piece: str) -> bool:
+        return self._model.piece_to_id(piece) != self.unk_id
+
+
+def train_tokenizer(captions: Iterable[str], model_file: str | os.PathLike, vocab_size: int = 512) -> Tokenizer:
+    """Train a unigram model in which every word of the captions is one piece, and write it to `model_file`.
+
+    The vocabulary may stay smaller than `vocab_size`: EM drops pieces that no best cut uses. Case is folded by the
+    model's own normalisation, so that 'Happy Piano' has the ids of 'happy piano'.
+    Raises ValueError where a word did not become one piece, which a larger `vocab_size` may mend.
+    """
+    captions = list(captions)
+    words = sorted({word.strip(".,;:!?") for caption in captions for word in caption.lower().split()})
+    # A piece is considered only if it begins two different blank-separated strings, so each word comes in two.
+    lines = captions + [f"{word}, {word}." for word in words]
+    content = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=content,
+        model_type="unigram",
+        vocab_size=vocab_size,
+        hard_vocab_limit=False,
+        pad_id=Tokenizer.pad_id,
+        eos_id=Tokenizer.eos_id,
+        unk_id=Tokenizer.unk_id,
+        bos_id=-1,
+        character_coverage=1.0,
+        required_chars=LETTERS,
+        normalization_rule_name="nmt_nfkc_cf",
+        num_threads=1,  # sums in a fixed order: the same captions give the same file
+        minloglevel=2,
+    )
+    tokenizer = Tokenizer(content.getvalue())
+    if missing := tokenizer.unknown_words(" ".join(words)):
+        raise ValueError(
+            f"With vocab_size={vocab_size} these words of the captions are not one piece: {', '.join(missing)}; "
+            "raise vocab_size, or write them in letters without hyphens."
+        )
+    _write(content.getvalue(), Path(model_file))
+    return tokenizer
+
+
+def _check(text: str) -> str:
+    """Return the prompt, cut if it is enormous and with half characters (lone surrogates) replaced."""
+    if not isinstance(text, str):
+        raise TypeError(f"A prompt is a string, not {type(text).__name__}.")
+    return text.strip()[:MAX_CHARACTERS].encode(errors="replace").decode()
+
+
+def _write(content: bytes, file: Path) -> None:
+    unfinished = file.with_name(f"{file.name}.tmp")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, file)
+
+
+def _read_tokenizer_json(file: Path) -> bytes:
+    """Return the sentencepiece model that a unigram `tokenizer.json` describes."""
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+        pieces = description["model"]["vocab"]
+        normalizers = description["normalizer"] or {}
+        proto = ModelProto(pieces=[{"piece": piece, "score": score} for piece, score in pieces])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{file} is not a unigram tokenizer of T5's kind.") from error
+    for index, kind in enumerate(("CONTROL", "CONTROL", "UNKNOWN")):
+        proto.pieces[index].type = ModelProto.SentencePiece.Type.Value(kind)
+    spec = proto.trainer_spec
+    spec.pad_id, spec.eos_id, spec.unk_id, spec.bos_id = Tokenizer.pad_id, Tokenizer.eos_id, Tokenizer.unk_id, -1
+    for normalizer in (normalizers, *normalizers.get("normalizers", ())):
+        if normalizer.get("type") == "Precompiled":
+            proto.normalizer_spec.precompiled_charsmap = base64.b64decode(normalizer["precompiled_charsmap"])
+    return proto.SerializeToString()

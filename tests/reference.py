@@ -1,0 +1,117 @@
+"""Random MusicGens made and written by transformers, and how its answers are asked for: what ours is held against."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    EncodecConfig,
+    EncodecFeatureExtractor,
+    MusicgenConfig,
+    MusicgenDecoderConfig,
+    MusicgenForConditionalGeneration,
+    MusicgenProcessor,
+    T5Config,
+)
+
+CODEBOOK_SIZE = 32
+
+# What a folder may hold besides the base: each line another path through the code.
+VARIANTS = {
+    "base": {},
+    "equal_widths": {"decoder": {"hidden_size": 16}},
+    "sharded": {"max_shard_size": "60KB"},
+    "two_codebooks": {"decoder": {"num_codebooks": 2}},
+    "gated": {"text_encoder": {"feed_forward_proj": "gated-gelu", "relative_attention_num_buckets": 16}},
+    "causal": {"audio_encoder": {"use_causal_conv": True, "trim_right_ratio": 0.5}},
+    "other_codec": {
+        "audio_encoder": {
+            "sampling_rate": 24_000,
+            "upsampling_ratios": [8, 5, 4, 2],
+            "target_bandwidths": [1.5],
+            "num_lstm_layers": 2,
+            "num_residual_layers": 2,
+            "use_conv_shortcut": True,
+            "pad_mode": "constant",
+            "compress": 1,
+        }
+    },
+}
+
+
+def create_reference(vocab_size: int, variant: dict) -> MusicgenForConditionalGeneration:
+    """A random model of transformers', with weights large enough for the prompt and the codes to matter."""
+    text_encoder = {"vocab_size": vocab_size, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    decoder = {
+        "vocab_size": CODEBOOK_SIZE, "hidden_size": 24, "ffn_dim": 40, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_codebooks": 4, "pad_token_id": CODEBOOK_SIZE, "bos_token_id": CODEBOOK_SIZE,
+    }  # fmt: skip
+    codec = {
+        "sampling_rate": 1600, "upsampling_ratios": [4, 4, 2], "num_filters": 4, "hidden_size": 16,
+        "codebook_size": CODEBOOK_SIZE, "target_bandwidths": [1.0], "use_causal_conv": False, "num_lstm_layers": 1,
+        "use_conv_shortcut": False,
+    }  # fmt: skip
+    config = MusicgenConfig(
+        text_encoder=T5Config(**text_encoder | variant.get("text_encoder", {})),
+        audio_encoder=EncodecConfig(**codec | variant.get("audio_encoder", {})),
+        decoder=MusicgenDecoderConfig(**decoder | variant.get("decoder", {})),
+    )
+    model = MusicgenForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            if parameter.dim() == 2:
+                parameter.normal_(std=0.4)
+        for layer in model.audio_encoder.quantizer.layers:
+            layer.codebook.embed.normal_()
+    return model
+
+
+def write_reference(model: MusicgenForConditionalGeneration, tokenizer, folder: Path, max_shard_size: str) -> None:
+    """Write the folder as transformers does: the model and its processor, and no file of ours."""
+    model.generation_config.update(
+        guidance_scale=3.0, do_sample=True, decoder_start_token_id=CODEBOOK_SIZE, max_length=40
+    )
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    tokenizer.save_pretrained(folder)
+    rate = model.config.audio_encoder.sampling_rate
+    feature_extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=rate)
+    MusicgenProcessor(feature_extractor, AutoTokenizer.from_pretrained(folder)).save_pretrained(folder)
+    (folder / "spiece.model").unlink()
+
+
+def reference_logits(reference: MusicgenForConditionalGeneration, codes: Tensor, **text: Tensor) -> Tensor:
+    """transformers' scores [batch, codebooks, steps, codebook_size] for interleaved codes [batch, codebooks, steps]."""
+    with torch.inference_mode():
+        logits = reference(decoder_input_ids=codes.flatten(0, 1), **text).logits
+    return logits.unflatten(0, codes.shape[:2])
+
+
+def reference_greedy(reference: MusicgenForConditionalGeneration, frames: int, **text: Tensor) -> tuple[Tensor, Tensor]:
+    """The codes and the waveform of transformers' own greedy generation with guidance."""
+    heard, decode = [], reference.audio_encoder.decode
+    reference.audio_encoder.decode = lambda codes, **kwargs: heard.append(codes) or decode(codes, **kwargs)
+    try:
+        new = frames + reference.decoder.num_codebooks - 1
+        waveform = reference.generate(**text, do_sample=False, guidance_scale=3.0, max_new_tokens=new)
+    finally:
+        del reference.audio_encoder.decode
+    return heard[0][0], waveform
+
+
+@contextmanager
+def no_complaints():
+    """Fail if transformers logs a warning, which a student would have to wonder about."""
+    records = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = records.append
+    logging.getLogger("transformers").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
+    assert not records, [record.getMessage() for record in records]

@@ -1,0 +1,253 @@
+"""The command line, run for real on a small model with random weights."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import soundfile
+
+import musicgen_edu
+from musicgen_edu import MusicGen, cli
+
+SAMPLE_RATE, FRAME_RATE = 400, 50  # of the model that conftest.py makes
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tmp_path_factory) -> Path:
+    """The folder of a model with text width 16 and model width 24."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def generate(checkpoint, tmp_path, monkeypatch):
+    """`generate(prompt, *options)` runs the command in an empty folder and returns its exit code."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: cli.main(["generate", "--model", str(checkpoint), "--duration", "2", *words])
+
+
+@pytest.fixture
+def generate_in_a_process(checkpoint, tmp_path):
+    """`generate_in_a_process(prompt, *options, **settings)` starts the command as a program; it may write music.wav."""
+    command = [sys.executable, "-m", "musicgen_edu", "generate", "--model", checkpoint, "--duration=2"]
+    command += ["--output", tmp_path / "music.wav"]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return lambda *words, **settings: subprocess.Popen([*command, *words], **pipes, **settings)
+
+
+def test_generate_writes_a_wav_named_from_the_prompt(generate, capsys):
+    assert generate("Happy piano, fast!") == 0
+    samples, sample_rate = soundfile.read("happy-piano-fast.wav")
+    assert (len(samples), sample_rate) == (2 * SAMPLE_RATE, SAMPLE_RATE)
+    assert os.listdir() == ["happy-piano-fast.wav"]
+
+
+def test_generate_shows_the_way_of_the_data(generate, tokenizer, capsys):
+    assert generate("happy piano") == 0
+    out, err = capsys.readouterr()
+    stages = {line.split()[0]: re.findall(r"\[[\d, ]+\]", line) for line in out.splitlines()}
+    tokens = len(tokenizer.encode("happy piano"))
+    assert list(stages) == ["text", "ids", "T5", "projection", "codes", "waveform", "file", "time"]
+    assert stages["ids"] == [f"[1, {tokens}]"]
+    assert stages["T5"] == [f"[1, {tokens}, 16]"]
+    assert stages["projection"] == [f"[1, {tokens}, 24]"]
+    assert stages["codes"] == [f"[1, 4, {2 * FRAME_RATE}]"]
+    assert stages["waveform"] == [f"[1, 1, {2 * SAMPLE_RATE}]"]
+    assert "4 codebooks × 100 frames, 50 a second" in out
+    assert "2.00 s at 0.4 kHz" in out
+    assert " ".join(map(str, tokenizer.encode("happy piano"))) in out
+    assert err == ""
+
+
+def test_without_a_projection_its_line_is_missing(model_config, tokenizer, tmp_path, monkeypatch, capsys):
+    config = replace(model_config, decoder=replace(model_config.decoder, hidden_size=16))
+    MusicGen(config, tokenizer).save_pretrained(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["generate", "piano", "--duration", "1", "--model", "model"]) == 0
+    assert "projection" not in capsys.readouterr().out
+
+
+def test_the_same_seed_is_the_same_file_and_another_seed_another(generate):
+    for name, seed in (("a", "5"), ("b", "5"), ("c", "6")):
+        assert generate("sad flute", "--seed", seed, "--output", f"{name}.wav") == 0
+    a, b, c = (Path(f"{name}.wav").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_options_reach_the_model(generate, checkpoint):
+    options = "--temperature 0.7 --top-k 5 --top-p 0.9 --guidance 2.0 --seed 3".split()
+    assert generate("sad flute", *options, "--output", "options.wav") == 0
+    settings = dict(temperature=0.7, top_k=5, top_p=0.9, guidance_scale=2.0, seed=3)
+    MusicGen.from_pretrained(checkpoint).generate("sad flute", duration=2.0, **settings).save("wanted.wav")
+    assert Path("options.wav").read_bytes() == Path("wanted.wav").read_bytes()
+
+
+def test_a_name_that_is_taken_is_not_overwritten(generate):
+    for seed in "123":
+        assert generate("sad flute", "--seed", seed) == 0
+    assert sorted(os.listdir()) == ["sad-flute-2.wav", "sad-flute-3.wav", "sad-flute.wav"]
+    assert len({Path(name).read_bytes() for name in os.listdir()}) == 3
+
+
+def test_unknown_words_are_named_in_one_line(generate, capsys):
+    assert generate("happy zither") == 0
+    err = capsys.readouterr().err
+    assert err.startswith("musicgen-edu: ") and "zither" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [""],
+        ["   "],
+        ["piano", "--duration", "0"],
+        ["piano", "--duration", "-3"],
+        ["piano", "--duration", "nan"],
+        ["piano", "--duration", "inf"],
+        ["piano", "--duration", "1e9"],
+        ["piano", "--duration", "long"],
+        ["piano", "--temperature", "-1"],
+        ["piano", "--temperature", "nan"],
+        ["piano", "--top-k", "-1"],
+        ["piano", "--top-k", "33"],
+        ["piano", "--top-k", "1.5"],
+        ["piano", "--top-p", "0"],
+        ["piano", "--top-p", "1.1"],
+        ["piano", "--guidance", "-2"],
+        ["piano", "--seed", "-1"],
+        ["piano", "--seed", str(2**70)],
+        ["piano", "--seed", "x"],
+        ["piano", "--output", "music.mp3"],
+        ["piano", "--output", "missing/music.wav"],
+        ["piano", "--output", "music.wav/music.wav"],
+        ["piano", "--model", "missing"],
+        ["piano", "--model", "."],
+        ["piano", "--louder"],
+        ["piano", "melody"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(generate, words, capsys, unchecked_annotations):
+    try:
+        code = generate(*words)
+    except SystemExit as stopped:  # how argparse ends
+        code = stopped.code
+    err = capsys.readouterr().err
+    assert code == 2
+    assert err.startswith("musicgen-edu: ") and err.count("\n") == 1 and len(err) > 30
+    assert os.listdir() == []
+
+
+def test_an_existing_folder_is_no_output(generate, capsys):
+    os.mkdir("music.wav")
+    assert generate("piano", "--output", "music.wav") == 2
+    assert "is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(generate, tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert generate("piano") == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_full_disk(generate_in_a_process, tmp_path):
+    """A limit on the size of files stands in for the disk."""
+    resource = pytest.importorskip("resource")
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # noqa: E731
+    process = generate_in_a_process("piano", preexec_fn=limit)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 2
+    assert err.startswith("musicgen-edu: ") and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to a child")
+def test_interrupting_ends_with_130_and_leaves_no_file(generate_in_a_process, tmp_path):
+    process = generate_in_a_process("piano", "--duration=60")
+    while not process.stdout.readline().startswith("projection"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 130
+    assert err.startswith("musicgen-edu: stopped") and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_terminal_without_the_prompts_letters(generate_in_a_process, tmp_path):
+    process = generate_in_a_process("пианино 🎹", env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert '"??????? ?"' in out
+    assert [path.name for path in tmp_path.iterdir()] == ["music.wav"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("peaceful piano melody", "peaceful-piano-melody"),
+        ("  Café: a/b\\c?* ", "cafe-a-b-c"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("ピアノ", "music"),
+        ("", "music"),
+        ("nul", "music-nul"),
+        ("COM1", "music-com1"),
+        ("x" * 500, "x" * 60),
+        ("a" * 59 + " bc", "a" * 59),
+    ],
+)
+def test_slug(prompt, name):
+    assert cli.slug(prompt) == name
+
+
+def test_version_and_help(capsys):
+    for option, expected in (("--version", musicgen_edu.__version__), ("--help", "generate")):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([option])
+        assert stopped.value.code == 0
+        assert expected in capsys.readouterr().out
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys, musicgen_edu.cli\ntry: musicgen_edu.cli.main(['generate', '--help'])\n"
+    code += "except SystemExit: print({'transformers', 'encodec', 'matplotlib', 'soundfile'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("command", cli.DELEGATED)
+def test_commands_of_other_modules_have_their_own_help(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"usage: musicgen-edu {command}" in capsys.readouterr().out
+
+
+def test_a_missing_extra_is_named(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "jupyterlab", None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, "jupyterlab.labapp", raising=False)
+    assert cli.main(["lab", str(tmp_path)]) == 2
+    assert '".[notebooks]"' in capsys.readouterr().err
+
+
+def test_lab_serves_the_folder(tmp_path):
+    """JupyterLab really starts; it says where, and stops when told to."""
+    pytest.importorskip("jupyterlab")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "jupyter_server_config.json").write_text('{"ServerApp": {"allow_root": true}}')
+    environment = os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
+    command = [sys.executable, "-m", "musicgen_edu", "lab", str(tmp_path), "--no-browser"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert any("http://localhost" in line for line in iter(process.stderr.readline, ""))
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)

@@ -1,0 +1,313 @@
+"""Room 06 and the codec's training parts: codes ↔ waveform, held against transformers' EncodecModel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import EncodecConfig, EncodecModel
+
+from musicgen_edu.codec import Codec, StreamingCodecDecoder
+from musicgen_edu.config import CodecConfig
+from musicgen_edu.training.codec import (
+    CodecObjective,
+    noise_to_signal,
+    quantize_for_training,
+    start_as_lapped_transform,
+    start_codebooks,
+    update_codebook,
+)
+
+TINY = CodecConfig(sample_rate=800, ratios=(4, 2, 2), num_filters=4, hidden_size=12, num_codebooks=3, codebook_size=8)
+# What may go wrong in a mapping, a config each: the causal padding, the second shortcut, odd strides, the loops.
+VARIANTS = {
+    "tiny": TINY,
+    "causal": replace(TINY, causal=True),
+    "convolution as shortcut": replace(TINY, conv_shortcut=True),
+    "odd strides": replace(TINY, ratios=(5, 3), sample_rate=750),
+    "two LSTM layers": replace(TINY, num_lstm_layers=2),
+    "three residual layers": replace(TINY, num_residual_layers=3),
+    "causal, two of all": replace(TINY, causal=True, num_lstm_layers=2, num_residual_layers=2, ratios=(3, 2)),
+    "other kernels": replace(TINY, kernel_size=5, residual_kernel_size=5, last_kernel_size=3, pad_mode="constant"),
+    "stereo": replace(TINY, channels=2),
+}
+variants = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+
+
+def build(config: CodecConfig) -> Codec:
+    """A codec with random weights and biases, so that nothing is zero, and codebooks that fit its latents."""
+    torch.manual_seed(0)
+    codec = Codec(config).eval()
+    with torch.no_grad():
+        for name, parameter in codec.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.1)
+        latents = codec.encoder(torch.randn(4, config.channels, 50 * config.hop_length))
+        start_codebooks(codec, latents.transpose(1, 2).flatten(0, 1), rounds=1)
+    return codec
+
+
+def reference_config(config: CodecConfig) -> EncodecConfig:
+    bits = config.num_codebooks * math.ceil(config.frame_rate) * math.ceil(math.log2(config.codebook_size))
+    return EncodecConfig(
+        target_bandwidths=[(bits + 0.5) / 1000], sampling_rate=config.sample_rate, audio_channels=config.channels,
+        normalize=False, hidden_size=config.hidden_size, num_filters=config.num_filters,
+        num_residual_layers=config.num_residual_layers, upsampling_ratios=list(config.ratios), norm_type="weight_norm",
+        kernel_size=config.kernel_size, last_kernel_size=config.last_kernel_size, compress=config.compress,
+        residual_kernel_size=config.residual_kernel_size, dilation_growth_rate=config.dilation_growth_rate,
+        use_causal_conv=config.causal, pad_mode=config.pad_mode, num_lstm_layers=config.num_lstm_layers,
+        trim_right_ratio=config.trim_right_ratio, codebook_size=config.codebook_size,
+        use_conv_shortcut=config.conv_shortcut,
+    )  # fmt: skip
+
+
+def random_codes(config: CodecConfig, frames: int, batch: int = 2) -> torch.Tensor:
+    return torch.randint(config.codebook_size, (batch, config.num_codebooks, frames))
+
+
+@variants
+def test_shapes_and_rates(config):
+    codec = build(config)
+    hop = math.prod(config.ratios)
+    assert config.hop_length == hop and config.frame_rate == config.sample_rate / hop
+    for samples in (20 * hop, 20 * hop - 1, 19 * hop + 1):
+        codes = codec.encode(torch.randn(2, config.channels, samples))
+        assert codes.shape == (2, config.num_codebooks, 20), "a frame that is begun counts"
+        assert codes.min() >= 0 and codes.max() < config.codebook_size
+    assert codec.decode(codes).shape == (2, config.channels, 20 * hop)
+
+
+def test_the_default_codec_gives_fifty_frames_a_second():
+    config = CodecConfig()
+    codes = Codec(config).encode(torch.randn(1, 1, config.sample_rate))
+    assert codes.shape == (1, 4, 50)
+
+
+@variants
+def test_codes_and_waveform_equal_transformers(config):
+    codec = build(config)
+    reference = EncodecModel(reference_config(config)).eval()
+    assert reference.config.num_quantizers == config.num_codebooks
+    reference.load_state_dict(codec.export_state_dict())  # strict: every name, every shape
+    waveform = torch.randn(2, config.channels, 30 * config.hop_length + 3)
+    with torch.no_grad():
+        expected_codes = reference.encode(waveform).audio_codes[0]
+        codes = codec.encode(waveform)
+        expected = reference.decode(expected_codes[None], [None]).audio_values
+    assert len(codes.unique()) > config.codebook_size // 2, "the codes must differ for their equality to mean something"
+    assert torch.equal(codes, expected_codes)
+    assert (codec.decode(codes) - expected).abs().max() == 0.0
+
+
+@variants
+def test_loads_what_transformers_exports(config):
+    reference = EncodecModel(reference_config(config)).eval()
+    codec = Codec(config)
+    codec.load_exported_state_dict(reference.state_dict())
+    loaded = codec.export_state_dict()
+    assert loaded.keys() == reference.state_dict().keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in reference.state_dict().items())
+
+
+def test_a_misnamed_tensor_is_named():
+    tensors = build(TINY).export_state_dict()
+    tensors["decoder.layers.0.conv.weights"] = tensors.pop("decoder.layers.0.conv.bias")
+    with pytest.raises(RuntimeError, match="decoder.layers.0.conv.weights"):
+        Codec(TINY).load_exported_state_dict(tensors)
+
+
+def test_codes_are_the_nearest_entries_counted_by_hand():
+    """The code of each level is the nearest entry to what the levels before it left over."""
+    codec = build(TINY)
+    waveform = torch.randn(1, 1, 160)
+    residual = codec.encoder(waveform).detach()[0].T
+    for level, codes in zip(codec.quantizer.vq.layers, codec.encode(waveform)[0], strict=True):
+        nearest = torch.cdist(residual, level._codebook.embed).argmin(dim=1)
+        assert torch.equal(codes, nearest)
+        residual = residual - level._codebook.embed[nearest]
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_the_first_codebooks_decode_alone(kept):
+    codec = build(TINY)
+    codes = random_codes(TINY, 12)
+    latents = sum(codec.quantizer.vq.layers[k]._codebook.embed[codes[:, k]] for k in range(kept)).transpose(1, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(codec.decode(codes[:, :kept]), codec.decoder(latents))
+
+
+def test_bad_codes_are_refused_in_a_sentence():
+    codec = build(TINY)
+    codes = random_codes(TINY, 5)
+    with pytest.raises(ValueError, match=r"4 codebooks, but this codec has 3"):
+        codec.decode(torch.zeros(1, 4, 5, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"0 codebooks"):
+        codec.decode(codes[:, :0])
+    for wrong in (8, -1):
+        codes[0, 1, 2] = wrong
+        with pytest.raises(ValueError, match=rf"Codes lie in 0…7, not in .*{wrong}"):
+            codec.decode(codes)
+        with pytest.raises(ValueError, match="Codes lie in 0…7"):
+            StreamingCodecDecoder(codec).push(codes)
+
+
+STREAMED_VARIANTS = "tiny", "causal", "odd strides", "three residual layers"
+STREAMED = {name: build(VARIANTS[name]) for name in STREAMED_VARIANTS}
+STREAMED["no LSTM"] = build(replace(TINY, num_lstm_layers=0))  # which transformers cannot be
+
+
+@pytest.mark.parametrize("name", STREAMED)
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(st.integers(0, 25), min_size=1, max_size=12).filter(any), seed=st.integers(0, 99), data=st.data())
+def test_streamed_chunks_joined_equal_decode(name, sizes, seed, data):
+    codec = STREAMED[name]
+    torch.manual_seed(seed)
+    codes = random_codes(codec.config, sum(sizes), batch=data.draw(st.integers(1, 2)))
+    codes = codes[:, : data.draw(st.integers(1, codec.config.num_codebooks))]
+    stream = StreamingCodecDecoder(codec)
+    chunks = [stream.push(piece, last=False) for piece in codes.split(sizes, dim=2)[:-1]]
+    chunks.append(stream.push(codes.split(sizes, dim=2)[-1], last=True))
+    joined, expected = torch.cat(chunks, dim=2), codec.decode(codes)
+    assert joined.shape == expected.shape
+    assert (joined - expected).abs().max() <= 1e-5
+
+
+def test_streaming_holds_back_no_more_than_it_must():
+    """After a second of frames nearly a second of sound is out: a stream that waits for the end is none."""
+    codec = STREAMED["tiny"]
+    stream = StreamingCodecDecoder(codec)
+    given_out = stream.push(random_codes(TINY, 50)).shape[2] / TINY.hop_length
+    assert 50 - 16 <= given_out < 50
+
+
+# Training the codec
+
+
+def chord(seconds: float = 2.0, rate: int = 16_000) -> torch.Tensor:
+    """Three decaying tones struck twice a second, [1, 1, samples]."""
+    time = torch.arange(int(seconds * rate)) / rate
+    tones = sum(torch.sin(2 * math.pi * pitch * time) for pitch in (220.0, 277.2, 329.6))
+    return (0.1 * tones * torch.exp(-4 * (time % 0.5)))[None, None]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [CodecConfig(), CodecConfig(num_filters=10, hidden_size=64, num_lstm_layers=2, num_residual_layers=2)],
+    ids=["shipped", "smaller"],
+)
+def test_the_lapped_start_lets_the_sound_through_before_any_training(config):
+    signal = chord()
+    codec = Codec(config)
+    with torch.no_grad():
+        raw = noise_to_signal(codec.decoder(codec.encoder(signal)), signal)
+        start_as_lapped_transform(codec, signal)
+        started = noise_to_signal(codec.decoder(codec.encoder(signal)), signal)
+    assert raw.item() > -3, "PyTorch's own start already reconstructs, so this test shows nothing"
+    assert started.item() < -5
+
+
+def test_the_quantizer_in_training_gives_its_own_values_and_passes_gradients_straight_through():
+    codec = build(TINY)
+    latents = torch.randn(2, 12, 9, requires_grad=True)
+    quantized, commitment = quantize_for_training(codec, latents)
+    with torch.no_grad():
+        expected = codec.quantizer.vq.decode(codec.quantizer.vq.encode(latents))
+    torch.testing.assert_close(quantized, expected)
+    slope = torch.randn_like(quantized)
+    (gradient,) = torch.autograd.grad(quantized, latents, slope)
+    assert torch.equal(gradient, slope)
+    (pull,) = torch.autograd.grad(commitment, latents)
+    assert (pull * (latents - quantized)).sum() > 0, "the commitment must draw the latents towards their entries"
+
+
+def test_codebooks_move_in_training_only():
+    codec = build(TINY)
+    latents = torch.randn(2, 12, 9)
+    before = {name: tensor.clone() for name, tensor in codec.quantizer.state_dict().items()}
+    quantize_for_training(codec.eval(), latents)
+    assert all(torch.equal(before[name], tensor) for name, tensor in codec.quantizer.state_dict().items())
+    quantize_for_training(codec.train(), latents)
+    changed = [name for name, tensor in codec.quantizer.state_dict().items() if not torch.equal(before[name], tensor)]
+    assert {name.split(".")[-1] for name in changed} == {"embed", "embed_avg", "cluster_size"}
+
+
+def test_an_entry_moves_to_the_mean_of_its_vectors():
+    codebook = build(TINY).quantizer.vq.layers[0]._codebook
+    vectors = torch.randn(40, 12)
+    indices = torch.arange(40) % 8
+    for _ in range(1000):
+        update_codebook(codebook, vectors, indices)
+    means = torch.stack([vectors[indices == entry].mean(dim=0) for entry in range(8)])
+    torch.testing.assert_close(codebook.embed, means, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(codebook.cluster_size, torch.full((8,), 5.0), atol=1e-3, rtol=1e-3)
+
+
+def test_dead_entries_restart_at_vectors_and_survive_the_next_updates():
+    codebook = build(TINY).quantizer.vq.layers[0]._codebook
+    codebook.cluster_size.fill_(1.0)
+    codebook.embed_avg.copy_(codebook.embed)
+    codebook.cluster_size[6:] = 0.001
+    vectors = 5 + torch.randn(40, 12)  # far from every entry
+    alive = codebook.embed[:6].clone()
+    update_codebook(codebook, vectors, torch.arange(40) % 6)
+    distance = (codebook.embed[:, None] - vectors).norm(dim=2).min(dim=1).values
+    assert distance[6:].max() < 1e-4, "a revived entry is one of the vectors"
+    assert distance[:6].min() > 1 and (codebook.embed[:6] - alive).norm(dim=1).max() < 2, "the others move little"
+    revived = codebook.embed[6:].clone()
+    for _ in range(3):
+        used = codebook.quantize(vectors)
+        assert (used >= 6).any(), "the revived entries are taken into use"
+        update_codebook(codebook, vectors, torch.arange(40) % 6)  # even when no vector falls to them
+    assert codebook.cluster_size[6:].min() > 0.4
+    torch.testing.assert_close(codebook.embed[6:], revived)
+
+
+def test_k_means_lowers_the_error_level_by_level():
+    codec = build(TINY)
+    latents = torch.randn(400, 12) @ torch.randn(12, 12)
+    start_codebooks(codec, latents)
+    residual, errors = latents, [latents.square().mean().item()]
+    for layer in codec.quantizer.vq.layers:
+        residual = residual - layer._codebook.embed[layer._codebook.quantize(residual)]
+        errors.append(residual.square().mean().item())
+    assert all(after < 0.85 * before for before, after in zip(errors, errors[1:])), errors
+    used = codec.quantizer.vq.encode(latents.T[None])[:, 0]
+    assert all(len(row.unique()) == 8 for row in used), "every entry stands for something"
+
+
+def test_k_means_copes_with_fewer_distinct_vectors_than_entries():
+    codec = build(TINY)
+    start_codebooks(codec, torch.randn(4, 12).repeat(10, 1))
+    assert all(layer._codebook.embed.isfinite().all() for layer in codec.quantizer.vq.layers)
+
+
+def test_the_objective_learns_one_batch():
+    config = CodecConfig(num_filters=10, hidden_size=16, codebook_size=16)
+    signal = chord(0.4)
+    codec = Codec(config)
+    start_as_lapped_transform(codec, signal)
+    with torch.no_grad():
+        start_codebooks(codec, codec.encoder(signal)[0].T)
+    objective = CodecObjective(codec)
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-4)
+    losses = []
+    for _ in range(30):
+        figures = objective(signal)
+        optimizer.zero_grad()
+        figures["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
+        optimizer.step()
+        losses.append(figures["loss"].item())
+    assert figures.keys() == {"loss", "snr", "mel", "commitment"}
+    assert all(parameter.grad is not None for parameter in objective.parameters())
+    assert losses[-1] < losses[0] - 0.05, losses
+
+
+def test_the_error_of_a_clip_is_counted_in_decibels():
+    signal = torch.ones(3, 1, 100)
+    rebuilt = signal * torch.tensor([0.9, 0.0, 1.0])[:, None, None]
+    torch.testing.assert_close(noise_to_signal(rebuilt, signal), torch.tensor([-20.0, 0.0, -60.0]), atol=0.01, rtol=0)

@@ -1,0 +1,127 @@
+"""What is installed where: pyproject.toml, constraints.txt, environment.yml and binder/ must say the same."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from musicgen_edu.composer import captions, score
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "musicgen_edu"
+PYTHONS = "3.10", "3.11", "3.12", "3.13"
+ONLY_THROUGH_ENCODEC = {"torchaudio"}  # pinned too, since the package mends its import
+
+project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+extras = project["optional-dependencies"]
+
+
+def requirements(lines: list[str]) -> dict[str, Requirement]:
+    """Requirements by canonical name."""
+    parsed = [Requirement(line) for line in lines]
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+
+
+def pins(python: str) -> dict[str, str]:
+    """The version that constraints.txt pins on `python`, by canonical name."""
+    lines = (line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines())
+    wanted = [Requirement(line) for line in lines if line]
+    wanted = [pin for pin in wanted if pin.marker is None or pin.marker.evaluate({"python_version": python})]
+    names = [canonicalize_name(pin.name) for pin in wanted]
+    assert len(names) == len(set(names)), "a dependency is pinned twice"
+    assert all(re.fullmatch(r"==[\d.]+", str(pin.specifier)) for pin in wanted), "a pin is one version: name==1.2.3"
+    return {name: str(pin.specifier).removeprefix("==") for name, pin in zip(names, wanted)}
+
+
+core = requirements(project["dependencies"])
+direct = requirements([*project["dependencies"], *(line for lines in extras.values() for line in lines)])
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_direct_dependency_is_pinned_within_its_range(python):
+    pinned = pins(python)
+    assert set(pinned) == set(direct) | ONLY_THROUGH_ENCODEC
+    outside = [name for name, requirement in direct.items() if pinned[name] not in requirement.specifier]
+    assert not outside
+
+
+def test_conda_environment_has_the_pinned_versions():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (through_pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    through_conda = dict(entry.split("=") for entry in environment["dependencies"] if "=" in entry)
+    found = {name: str(line.specifier).removeprefix("==") for name, line in requirements(through_pip).items()}
+    found["torch"] = through_conda["pytorch-cpu"]
+    wanted = set(core) | set(requirements(extras["notebooks"])) | ONLY_THROUGH_ENCODEC
+    pinned = pins(through_conda["python"])
+    assert found == {name: pinned[name] for name in wanted}
+
+
+def test_binder_builds_the_same_environment():
+    assert (ROOT / "binder/environment.yml").samefile(ROOT / "environment.yml")
+    assert sorted(path.name for path in (ROOT / "binder").iterdir()) == ["environment.yml", "postBuild"]
+    assert os.access(ROOT / "binder/postBuild", os.X_OK)
+
+
+def imported_distributions(paths: list[Path]) -> set[str]:
+    """Canonical names of the distributions that the modules at `paths` import."""
+    modules = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                modules.add(node.module)
+    modules |= {"google.protobuf" for module in modules if module.endswith("_pb2")}  # compiled messages import it
+    top_level = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - {"musicgen_edu"}
+    providers = importlib.metadata.packages_distributions() | {"fluidsynth": ["pyfluidsynth"], "google": ["protobuf"]}
+    return {canonicalize_name(providers[module][0]) for module in top_level}
+
+
+def test_the_package_imports_what_it_declares_and_nothing_else():
+    for_training = [path for folder in ("composer", "training") for path in (PACKAGE / folder).rglob("*.py")]
+    otherwise = [path for path in PACKAGE.rglob("*.py") if path not in for_training]
+    assert imported_distributions(otherwise) | {"numpy"} == set(core)  # numpy is met through Tensor.numpy()
+    assert imported_distributions(for_training) <= set(core) | set(requirements(extras["train"]))
+
+
+def test_readme_promises_only_words_that_captions_hold():
+    lists = [captions.INSTRUMENT_NAMES, captions.ADJECTIVES, captions.PHRASES, captions.TEXTURE_NOUNS]
+    lists = [set(names) for table in lists for names in table.values()]
+    lists += [set(captions.WITH_DRUMS), set(captions.WITHOUT_DRUMS)]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| | say | or |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    promised = {word.strip() for row in table.splitlines() for word in re.split("[|,]", row)[2:]} - {""}
+    assert promised <= set.union(*lists)
+    assert all(promised & names for names in lists), "an attribute for which the table has no word"
+
+
+def test_readme_gives_the_tempos_of_the_composer():
+    slow, medium, fast = ([1500 / frames for frames in score.EIGHTHS[tempo]] for tempo in ("slow", "medium", "fast"))
+    sentence = (
+        f"Slow is {min(slow):.0f} to {max(slow):.0f} beats a minute, "
+        f"medium {min(medium):.0f} to {max(medium):.0f}, fast {fast[0]:.0f}."
+    )
+    assert sentence in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+
+
+def test_shipped_files_are_small_enough():
+    megabytes = {path: path.stat().st_size / 1e6 for path in PACKAGE.rglob("*") if path.is_file()}
+    weights = [size for path, size in megabytes.items() if PACKAGE / "weights" in path.parents]
+    data = [size for path, size in megabytes.items() if PACKAGE / "data" in path.parents]
+    assert weights, "the package ships a model"
+    assert sum(weights) <= 90 and max(weights) <= 50
+    assert sum(data) <= 5

@@ -1,0 +1,278 @@
+"""Room 07: the loop against transformers' `generate`, with every pattern, alone or in a batch, whole or left early."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    EncodecConfig,
+    MusicgenConfig,
+    MusicgenDecoderConfig,
+    MusicgenForConditionalGeneration,
+    T5Config,
+)
+
+from musicgen_edu.config import DecoderConfig
+from musicgen_edu.decoder import MusicGenDecoder
+from musicgen_edu.generation import generate_codes, iterate_codes
+from musicgen_edu.patterns import PATTERNS, create_pattern
+
+CONFIG = DecoderConfig(
+    codebook_size=32, num_codebooks=4, hidden_size=24, num_layers=2, num_heads=3, ffn_size=40, text_hidden_size=16
+)
+DELAY = create_pattern("delay", 4)
+
+
+def make_decoder(config: DecoderConfig = CONFIG) -> MusicGenDecoder:
+    """A random decoder that is sure of what it says: far from ties, and sensitive to the prompt."""
+    torch.manual_seed(0)
+    decoder = MusicGenDecoder(config).eval()
+    with torch.no_grad():
+        for head in decoder.lm_heads:
+            head.weight.mul_(8)
+        for layer in decoder.layers:
+            layer.encoder_attn.out_proj.weight.mul_(3)
+    return decoder
+
+
+def make_text(lengths: list[int], width: int = CONFIG.hidden_size) -> tuple[torch.Tensor, torch.Tensor]:
+    """Text states and mask of prompts of these lengths; a prompt's states depend on its place in the list."""
+    mask = torch.tensor([[int(token < length) for token in range(max(lengths))] for length in lengths])
+    states = [torch.randn(9, width, generator=torch.Generator().manual_seed(row)) for row in range(len(lengths))]
+    return torch.stack(states)[:, : max(lengths)] * mask[:, :, None], mask
+
+
+def greedy(decoder, states, mask, frames, pattern=DELAY, guidance_scale=3.0):
+    settings = dict(temperature=0.0, top_k=None, guidance_scale=guidance_scale)
+    return generate_codes(decoder, states, mask, frames, pattern, **settings)
+
+
+def make_reference(decoder: MusicGenDecoder) -> MusicgenForConditionalGeneration:
+    """transformers' whole model around the weights of `decoder`."""
+    config, special = decoder.config, decoder.config.special_token
+    sizes = MusicgenDecoderConfig(
+        vocab_size=config.codebook_size,
+        num_codebooks=config.num_codebooks,
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        ffn_dim=config.ffn_size,
+        pad_token_id=special,
+        bos_token_id=special,
+    )
+    t5 = T5Config(vocab_size=50, d_model=config.text_hidden_size, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    codec = EncodecConfig(
+        num_filters=4, hidden_size=8, codebook_dim=8, codebook_size=config.codebook_size, num_lstm_layers=1
+    )
+    parts = MusicgenConfig(text_encoder=t5, audio_encoder=codec, decoder=sizes)
+    reference = MusicgenForConditionalGeneration(parts).eval()
+    ours = {k if k.startswith("lm_heads") else f"model.decoder.{k}": v for k, v in decoder.state_dict().items()}
+    reference.decoder.load_state_dict(ours)
+    for token in ("pad_token_id", "bos_token_id", "decoder_start_token_id"):
+        setattr(reference.generation_config, token, special)
+    return reference
+
+
+def assert_far_from_ties(decoder, states, mask, codes, guidance_scale):
+    """The two best scores of every valid cell differ by far more than two implementations' rounding (1e-5)."""
+    columns = DELAY.interleave(codes, decoder.config.special_token)[:, :, :-1]
+    logits = decoder(columns, states, mask)
+    null = decoder(columns, 0 * states, 0 * mask)
+    best = DELAY.deinterleave(null + (logits - null) * guidance_scale, first_step=1).topk(2).values
+    assert (best[..., 0] - best[..., 1]).min() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_greedy_tokens_are_those_of_transformers(guidance_scale, monkeypatch):
+    """A padded batch through transformers' whole `generate`, its codes caught where they reach the codec."""
+    decoder, frames, caught = make_decoder(), 20, []
+    reference = make_reference(decoder)
+    ids = torch.tensor([[5, 17, 30, 1, 0, 0], [8, 9, 10, 11, 12, 1]])
+    mask = (ids != 0).long()
+    decode = reference.audio_encoder.decode
+
+    def catch(codes, **others):
+        caught.append(codes)
+        return decode(codes, **others)
+
+    monkeypatch.setattr(reference.audio_encoder, "decode", catch)
+    reference.generate(
+        ids,
+        attention_mask=mask,
+        do_sample=False,
+        guidance_scale=guidance_scale,
+        max_new_tokens=frames + 3,
+        use_cache=True,
+    )
+    states = reference.enc_to_dec_proj(reference.text_encoder(ids, mask).last_hidden_state) * mask[:, :, None]
+    codes = greedy(decoder, states, mask, frames, guidance_scale=guidance_scale)
+    assert_far_from_ties(decoder, states, mask, codes, guidance_scale)
+    assert torch.equal(codes, caught[0][0])
+    assert not torch.equal(codes[0], codes[1]), "the prompt makes no difference: this test would prove little"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", PATTERNS)
+def test_greedy_tokens_are_the_best_given_all_before_them(name):
+    """Teacher forcing, without a cache: every token is the argmax of the scores on the finished sequence."""
+    decoder, pattern, (states, mask) = make_decoder(), create_pattern(name, 4), make_text([3, 5])
+    codes = greedy(decoder, states, mask, 6, pattern)
+    columns = pattern.interleave(codes, CONFIG.special_token)[:, :, :-1]
+    null = decoder(columns, 0 * states, 0 * mask)
+    logits = pattern.deinterleave(null + 3 * (decoder(columns, states, mask) - null), first_step=1)
+    best, chosen = logits.amax(-1), logits.gather(-1, codes[..., None])[..., 0]
+    assert (best - chosen).max() < 1e-3
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    name=st.sampled_from(sorted(PATTERNS)),
+    codebooks=st.integers(1, 5),
+    frames=st.integers(1, 8),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_every_pattern_generates(name, codebooks, frames, seed):
+    decoder = make_decoder(dataclasses.replace(CONFIG, num_codebooks=codebooks))
+    states, mask = make_text([3, 1])
+    seen = []
+    chunks = list(
+        iterate_codes(
+            decoder,
+            states,
+            mask,
+            frames,
+            create_pattern(name, codebooks),
+            seeds=seed,
+            top_k=10,
+            top_p=0.9,
+            progress=lambda done, total: seen.append((done, total)),
+        )
+    )
+    codes = torch.cat(chunks, dim=2)
+    assert codes.shape == (2, codebooks, frames) and 0 <= codes.min() and codes.max() < CONFIG.codebook_size
+    total = create_pattern(name, codebooks).steps(frames) - 1
+    assert seen == [(step, total) for step in range(1, total + 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("delay", [4, 5, 6, 7, 8]),
+        ("parallel", [1, 2, 3, 4, 5]),
+        ("partial_delay", [2, 3, 4, 5, 6]),
+        ("flatten", [4, 8, 12, 16, 20]),
+        ("partial_flatten", [2, 4, 6, 8, 10]),
+        ("coarse_first", [6, 7, 8, 9, 10]),
+        ("musiclm", [12, 14, 16, 18, 20]),
+    ],
+)
+def test_frames_come_as_soon_as_they_are_complete(name, steps):
+    decoder, (states, mask), progress = make_decoder(), make_text([3]), []
+    arrivals, frames = [], []
+    for new in iterate_codes(
+        decoder, states, mask, 5, create_pattern(name, 4), top_k=None, progress=lambda *now: progress.append(now)
+    ):
+        arrivals.append(progress[-1][0])
+        frames.append(new)
+    assert arrivals == steps
+    whole = generate_codes(decoder, states, mask, 5, create_pattern(name, 4), top_k=None)
+    assert torch.equal(torch.cat(frames, dim=2), whole)
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths=st.lists(st.integers(1, 9), min_size=2, max_size=4), row=st.integers(0, 3), seed=st.integers(0, 10**9))
+def test_a_prompt_sounds_the_same_alone_and_in_a_batch(lengths, row, seed):
+    decoder, (states, mask), row = make_decoder(), make_text(lengths), row % len(lengths)
+    seeds = [seed + prompt for prompt in range(len(lengths))]
+    batch = generate_codes(decoder, states, mask, 4, DELAY, seeds=seeds, top_k=15)
+    length = lengths[row]
+    alone = generate_codes(
+        decoder, states[row : row + 1, :length], mask[row : row + 1, :length], 4, DELAY, seeds=seeds[row], top_k=15
+    )
+    assert torch.equal(batch[row : row + 1], alone)
+
+
+def test_the_same_seed_gives_the_same_codes_whatever_ran_before():
+    decoder, (states, mask) = make_decoder(), make_text([4, 2])
+    before = torch.get_rng_state()
+    first = generate_codes(decoder, states, mask, 10, DELAY, seeds=3, top_k=None)
+    assert torch.equal(before, torch.get_rng_state()), "generation must leave the global random state alone"
+    torch.rand(5)
+    assert torch.equal(generate_codes(decoder, states, mask, 10, DELAY, seeds=3, top_k=None), first)
+    assert not torch.equal(generate_codes(decoder, states, mask, 10, DELAY, seeds=4, top_k=None), first)
+
+
+def test_it_may_be_left_at_any_point():
+    decoder, (states, mask) = make_decoder(), make_text([4, 2])
+    whole = generate_codes(decoder, states, mask, 10, DELAY, top_k=None)
+
+    def interrupt(done, total):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate_codes(decoder, states, mask, 10, DELAY, top_k=None, progress=interrupt)
+    stream = iterate_codes(decoder, states, mask, 10, DELAY, top_k=None)
+    next(stream)
+    assert not torch.is_inference_mode_enabled(), "between two chunks the caller's own settings hold"
+    stream.close()
+    assert torch.equal(generate_codes(decoder, states, mask, 10, DELAY, top_k=None), whole)
+
+
+def test_guidance_of_one_runs_no_null_branch():
+    decoder, (states, mask), batches = make_decoder(), make_text([4, 2]), []
+    decoder.register_forward_pre_hook(lambda module, arguments: batches.append(len(arguments[0])))
+    generate_codes(decoder, states, mask, 2, DELAY, top_k=None, guidance_scale=1.0)
+    assert set(batches) == {2}
+    generate_codes(decoder, states, mask, 2, DELAY, top_k=None, guidance_scale=2.0)
+    assert set(batches) == {2, 4}
+
+
+def test_guidance_of_zero_ignores_the_prompt():
+    decoder, (states, mask) = make_decoder(), make_text([4, 2])
+    codes = generate_codes(decoder, states, mask, 10, DELAY, top_k=None, guidance_scale=0.0)
+    assert torch.equal(codes[0], codes[1])
+
+
+def test_codes_can_be_trained_on():
+    """They are ordinary tensors, not inference tensors that autograd refuses."""
+    decoder, (states, mask) = make_decoder(), make_text([4])
+    codes = generate_codes(decoder, states, mask, 4, DELAY, top_k=None)
+    decoder(DELAY.interleave(codes, CONFIG.special_token), states, mask).sum().backward()
+    assert decoder.embed_tokens[0].weight.grad is not None
+
+
+def test_it_computes_in_fp32_in_the_midst_of_a_mixed_precision_training():
+    decoder, (states, mask) = make_decoder(), make_text([4])
+    expected = generate_codes(decoder, states, mask, 10, DELAY, top_k=None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(generate_codes(decoder, states, mask, 10, DELAY, top_k=None), expected)
+    assert generate_codes(decoder, states.bfloat16(), mask, 10, DELAY, top_k=None).shape == (1, 4, 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(frames=0), "frames must be a whole number of at least 1, not 0"),
+        (dict(frames=-1), "frames must be a whole number of at least 1"),
+        (dict(pattern=create_pattern("delay", 3)), "lays out 3 codebooks and the decoder writes 4"),
+        (dict(temperature=-1.0), "temperature must be 0"),
+        (dict(temperature=math.nan), "temperature must be 0"),
+        (dict(top_k=33), "top_k must be a whole number from 1 to the codebook's 32 entries, not 33"),
+        (dict(top_p=0.0), "top_p must be a number above 0"),
+        (dict(guidance_scale=math.nan), "guidance_scale must be a number of at least 0"),
+        (dict(seeds=[1, 2, 3]), "3 seeds for 2 prompts"),
+        (dict(seeds=-1), "A seed must be a whole number from 0"),
+    ],
+)
+def test_bad_settings_are_refused_at_the_call(change, message):
+    states, mask = make_text([4, 2])
+    arguments = dict(decoder=make_decoder(), text_states=states, text_mask=mask, frames=5, pattern=DELAY, top_k=5)
+    with pytest.raises(ValueError, match=message):
+        iterate_codes(**(arguments | change))  # no step is asked for

@@ -1,0 +1,97 @@
+"""Presets: Meta's sizes to the last parameter, and overrides that are checked."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from musicgen_edu import PRESETS, WidthMismatchError, create_musicgen_model
+from musicgen_edu.transformers_config import to_transformers
+
+META = {"small": 419_584_000, "medium": 1_837_556_736, "large": 3_255_382_016}
+
+
+def on_meta(name: str = "tiny", **overrides):
+    return create_musicgen_model(name, device="meta", **overrides)
+
+
+@pytest.mark.parametrize("name", META)
+def test_metas_sizes(name):
+    model = on_meta(name)
+    assert sum(parameter.numel() for parameter in model.decoder.parameters()) == META[name]
+    assert sum(parameter.numel() for parameter in model.text_encoder.parameters()) == 109_628_544
+    assert model.projection.in_features == 768
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert model.config.codec.hop_length == 640 and model.config.codec.frame_rate == 50
+
+
+def test_the_two_fixes_of_the_width_mismatch():
+    projected, equal = on_meta(), on_meta(hidden_size=512)
+    assert (projected.projection.in_features, projected.projection.out_features) == (512, 768)
+    assert projected.projection.bias is not None
+    assert equal.projection is None and equal.config.decoder.num_heads == 8  # heads stay 64 wide
+
+
+def test_what_does_not_fit_is_refused_unless_asked_for():
+    with pytest.raises(WidthMismatchError) as caught:
+        on_meta(project_text=False)
+    for part in ("512", "768", "encoder_attn.k_proj", "project_text=True", "hidden_size=512"):
+        assert part in str(caught.value)
+    with pytest.raises(WidthMismatchError, match="width 512, .*expects width 768"):
+        on_meta(hidden_size=512, text_hidden_size=768)
+    assert on_meta(hidden_size=512, text_hidden_size=768, preflight=False).projection.in_features == 768
+
+
+def test_overrides():
+    model = on_meta(num_layers=1, ffn_size=64, pattern="flatten", guidance_scale=2, top_k=5)
+    assert len(model.decoder.layers) == 1 and model.decoder.layers[0].fc1.out_features == 64
+    assert model.pattern.name == "flatten" and model.config.top_k == 5
+    assert on_meta(hidden_size=96).config.decoder.num_heads == 1
+    assert on_meta(hidden_size=96, num_heads=4).config.decoder.num_heads == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kept"),
+    [({"num_codebooks": 2}, True), ({"num_codebooks": 6}, False), ({"codebook_size": 64}, False)],
+)
+def test_the_codec_follows_the_codes(overrides, kept):
+    config = on_meta(**overrides).config
+    assert (config.codec == PRESETS["tiny"].codec) == kept
+    assert config.codec.codebook_size == config.decoder.codebook_size
+    assert config.codec.num_codebooks >= config.decoder.num_codebooks
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "error", "message"),
+    [
+        ("huge", {}, ValueError, "no preset 'huge': choose one of tiny, small, medium, large"),
+        (None, {}, ValueError, "no preset None"),
+        ("tiny", {"hiden_size": 512}, TypeError, "no override 'hiden_size': choose among codebook_size, num_codebooks"),
+        ("tiny", {"hidden_size": "512"}, TypeError, "hidden_size must be of type int, not '512'"),
+        ("tiny", {"hidden_size": True}, TypeError, "hidden_size must be of type int, not True"),
+        ("tiny", {"hidden_size": 512.0}, TypeError, "hidden_size must be of type int"),
+        ("tiny", {"hidden_size": 0}, ValueError, "hidden_size must be at least 1, not 0"),
+        ("tiny", {"num_layers": -3}, ValueError, "num_layers must be at least 1"),
+        ("tiny", {"hidden_size": 7}, ValueError, "hidden_size=7 must be even"),
+        ("tiny", {"num_heads": 5}, ValueError, "num_heads=5"),
+        ("tiny", {"project_text": 1}, TypeError, "project_text must be of type bool"),
+        ("tiny", {"pattern": "zigzag"}, ValueError, "no codebook pattern 'zigzag'"),
+    ],
+)
+def test_bad_presets_and_overrides(unchecked_annotations, name, overrides, error, message):
+    with pytest.raises(error) as caught:
+        on_meta(name, **overrides)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_bandwidths_make_transformers_count_the_right_codebooks():
+    for name, config in PRESETS.items():
+        codec = to_transformers(config)["audio_encoder"]
+        bits = 50 * math.ceil(math.log2(codec["codebook_size"]))
+        assert int(1000 * codec["target_bandwidths"][-1] // bits) == config.codec.num_codebooks, name
+
+
+def test_device_is_where_the_model_is():
+    assert on_meta().decoder.layer_norm.weight.device == torch.device("meta")
