@@ -1,0 +1,160 @@
+"""Writes a piece that fits given attributes: key, chord progression with a cadence, phrases, rhythm, and drums.
+
+Two rules make the music learnable by a small model (they were found by trial: see training/RUNS.md). Everything starts
+on the eighth-note grid, whose step is a whole number of frames, and a struck chord or note silences the one before it,
+so that a frame's sound depends on the last thing struck and its age, and on the drums.
+"""
+
+from __future__ import annotations
+
+import random
+
+from musicgen_edu.composer.score import EIGHTHS, Attributes, Note, Piece
+
+LEAD_IN = 4  # frames of silence before the first note
+SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
+# Scale degrees of four chords; each phrase leaves the tonic and ends in a cadence that leads back to it.
+PROGRESSIONS = {
+    "major": ((0, 3, 4, 0), (0, 5, 3, 4), (0, 4, 5, 3), (0, 3, 0, 4)),
+    "minor": ((0, 3, 4, 0), (0, 5, 3, 4), (0, 5, 2, 6), (0, 3, 0, 4)),
+}
+TONICS = (0, 2, 5, 7, 9)  # C, D, F, G, A for both modes, so that the tonic does not give the mode away
+VELOCITIES = {"soft": 45, "medium": 78, "loud": 112}
+# The lowest pitch of the octave in which each instrument plays its chords; one of two a piece.
+REGISTERS = {
+    "piano": (55, 60), "acoustic guitar": (50, 55), "electric guitar": (50, 55), "strings": (55, 60), "flute": (67, 72),
+    "organ": (55, 60), "marimba": (60, 65), "music box": (67, 72), "trumpet": (58, 62), "synth": (57, 62),
+}  # fmt: skip
+# Rhythms of one chord's span (eight eighths in all), as lengths in eighths.
+MELODY_RHYTHMS = ((2, 2, 2, 2), (2, 1, 1, 2, 2), (1, 1, 2, 1, 1, 2), (2, 2, 1, 1, 2), (3, 1, 2, 2), (2, 1, 1, 2, 1, 1))
+CHORD_RHYTHMS = ((2, 2, 2, 2), (4, 2, 2), (2, 1, 1, 2, 2), (3, 3, 2))
+ARPEGGIOS = ((0, 1, 2, 1), (0, 1, 2, 3), (0, 2, 1, 2), (3, 2, 1, 0))
+KICK, SNARE, HIHAT = 36, 38, 42
+DRUM_PATTERNS = (  # the keys struck on each eighth of a bar
+    ((KICK, HIHAT), (HIHAT,), (SNARE, HIHAT), (HIHAT,)) * 2,
+    ((KICK,), (HIHAT,), (SNARE,), (HIHAT,)) * 2,
+    ((KICK, HIHAT), (), (SNARE, HIHAT), (), (KICK, HIHAT), (KICK,), (SNARE, HIHAT), ()),
+)
+
+
+def compose(attributes: Attributes, frames: int, rng: random.Random) -> Piece:
+    """Write a piece of `frames` frames (20 ms each) with these attributes.
+
+    Args:
+        attributes: what a caption may say of the piece.
+        frames: its length; the music goes on to the end, as in an excerpt.
+        rng: the source of every choice: the same state gives the same piece.
+
+    Raises:
+        ValueError: `frames` leaves no room for a note.
+    """
+    if frames <= LEAD_IN:
+        raise ValueError(f"A piece needs more than {LEAD_IN} frames, and {frames} were asked for.")
+    eighth = rng.choice(EIGHTHS[attributes.tempo])
+    tonic = rng.choice(TONICS)
+    bars = (frames - LEAD_IN) // (8 * eighth) + 1
+    struck = _play_bars(attributes, tonic, bars, rng)
+    notes = _strike(struck, attributes, eighth, frames)
+    if attributes.drums:
+        notes += _drum_notes(rng.choice(DRUM_PATTERNS), bars, eighth, frames, VELOCITIES[attributes.loudness])
+    return Piece(attributes, tonic, eighth, frames, tuple(notes))
+
+
+def triad(degree: int, tonic: int, mode: str) -> tuple[int, int, int]:
+    """Pitch classes of the triad on a scale degree (0 = tonic). A minor key's dominant has the raised leading tone."""
+    scale = SCALES[mode]
+    root, third, fifth = ((tonic + scale[(degree + step) % 7]) % 12 for step in (0, 2, 4))
+    if mode == "minor" and degree == 4:
+        third = (third + 1) % 12
+    return root, third, fifth
+
+
+def voice(pitch_class: int, lowest: int) -> int:
+    """The pitch of a class within the octave that starts at `lowest`: chords voiced so move by small steps."""
+    return lowest + (pitch_class - lowest) % 12
+
+
+def _play_bars(attributes: Attributes, tonic: int, bars: int, rng: random.Random) -> list[tuple[int, tuple[int, ...]]]:
+    """What is struck: (length in eighths, pitches), bar after bar. Half a bar a chord when slow, else a bar."""
+    lowest = rng.choice(REGISTERS[attributes.instrument])
+    with_bass = rng.random() < 0.5
+    progression = rng.choice(PROGRESSIONS[attributes.mode])
+    span = 4 if attributes.tempo == "slow" else 8
+    play = {"melody": _melody, "arpeggio": _arpeggio, "chords": _chords}[attributes.texture](rng)
+    struck = []
+    for index in range(bars * 8 // span):
+        chord = triad(progression[index % 4], tonic, attributes.mode)
+        pitches = sorted(voice(pitch_class, lowest) for pitch_class in chord)
+        scale = [(tonic + step) % 12 for step in SCALES[attributes.mode]]
+        events = play(pitches, sorted(voice(pitch_class, lowest) for pitch_class in scale), span, index % 4 == 3)
+        if with_bass:
+            length, upper = events[0]
+            events[0] = length, (voice(chord[0], lowest - 12), *upper)
+        struck += events
+    return struck
+
+
+def _melody(rng: random.Random):
+    """A line with a rhythm that returns in every bar: chord tones on the beats, neighbours in the scale between."""
+    rhythm = rng.choice(MELODY_RHYTHMS)
+    contour = [rng.choice((-1, 0, 1, 1)) for _ in rhythm]
+
+    def play(chord, scale, span, cadence):
+        if cadence:
+            return [(span // 2, (chord[rng.randrange(3)],)), (span // 2, (chord[0],))]
+        line, time = [], 0
+        pitch = rng.choice(chord)
+        for length, move in zip(rhythm, contour, strict=True):
+            if time >= span:
+                break
+            near = sorted(chord if time % 2 == 0 else scale, key=lambda other: abs(other - (pitch + 3 * move)))
+            pitch = near[0] if near[0] != pitch else near[1]
+            line.append((min(length, span - time), (pitch,)))
+            time += length
+        return line
+
+    return play
+
+
+def _arpeggio(rng: random.Random):
+    """A broken chord in even eighths; the pattern returns in every bar."""
+    pattern = rng.choice(ARPEGGIOS)
+
+    def play(chord, scale, span, cadence):
+        tones = [*chord, chord[0] + 12]
+        return [(1, (tones[pattern[step % 4]],)) for step in range(span)]
+
+    return play
+
+
+def _chords(rng: random.Random):
+    """Struck triads in a rhythm that returns in every bar."""
+    rhythm = rng.choice(CHORD_RHYTHMS)
+
+    def play(chord, scale, span, cadence):
+        events, time = [], 0
+        for length in rhythm:
+            if time < span:
+                events.append((min(length, span - time), tuple(chord)))
+                time += length
+        return events
+
+    return play
+
+
+def _strike(struck, attributes: Attributes, eighth: int, frames: int) -> list[Note]:
+    """Lay what is struck on the grid of frames. Each note sounds until a frame before the next one is struck."""
+    notes, time = [], LEAD_IN
+    for eighths, pitches in struck:
+        length = min(eighths * eighth - 1, frames - time)
+        if length > 0:
+            velocity = VELOCITIES[attributes.loudness]
+            notes += [Note(attributes.instrument, pitch, time, length, velocity) for pitch in pitches]
+        time += eighths * eighth
+    return notes
+
+
+def _drum_notes(pattern, bars: int, eighth: int, frames: int, velocity: int) -> list[Note]:
+    """The drum pattern, bar after bar. A drum rings as long as it likes, so its length is one frame."""
+    steps = [(LEAD_IN + step * eighth, keys) for step, keys in enumerate(pattern * bars)]
+    return [Note("drums", key, time, 1, velocity) for time, keys in steps if time < frames for key in keys]

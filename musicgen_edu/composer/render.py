@@ -1,0 +1,104 @@
+"""Plays a piece: FluidSynth renders each distinct note once, and a piece is the sum of its notes.
+
+Dry (no reverb, no chorus), FluidSynth's voices do not touch one another, so adding single notes gives what playing them
+together gives, and an hour of music takes seconds. FluidSynth runs at twice the sample rate and is then filtered down,
+so that what lies above half of it does not fold back. The soundfont is FluidR3_GM by Frank Wen (MIT licence).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from musicgen_edu.composer.score import FRAME_RATE, Piece
+
+try:
+    import fluidsynth
+    from scipy.signal import resample_poly
+except ImportError:  # neither playing the shipped model nor a notebook needs it
+    fluidsynth = None
+
+SAMPLE_RATE = 16_000
+SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+OVERSAMPLING = 2
+RELEASE_SECONDS = 1.0  # how long a note may ring after its end; it is faded over the last tenth
+PROGRAMS = {
+    "piano": 0, "acoustic guitar": 25, "electric guitar": 27, "strings": 48, "flute": 73,
+    "organ": 19, "marimba": 12, "music box": 10, "trumpet": 56, "synth": 81,
+}  # fmt: skip
+DRUM_BANK = 128
+REFERENCE_PEAK = 0.2  # every instrument is brought to this peak at its reference note, as an engineer levels a mix
+REFERENCE_PITCHES = {"drums": 38, "flute": 72, "music box": 72}  # others: 60
+SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
+
+
+class Renderer:
+    """Renders pieces to mono audio at 16 kHz.
+
+    Raises:
+        FileNotFoundError: FluidSynth or the soundfont is not installed.
+    """
+
+    def __init__(self, soundfont: Path = SOUNDFONT):
+        if fluidsynth is None or not soundfont.is_file():
+            raise FileNotFoundError(
+                f"Rendering music needs FluidSynth and the soundfont {soundfont}; install them with: "
+                "apt-get install fluidsynth fluid-soundfont-gm && pip install pyfluidsynth."
+            )
+        self._synth = fluidsynth.Synth(gain=0.5, samplerate=float(SAMPLE_RATE * OVERSAMPLING))
+        for setting in ("synth.reverb.active", "synth.chorus.active"):
+            self._synth.setting(setting, 0)
+        self._font = self._synth.sfload(str(soundfont))
+        self.note_samples = cache(self._note_samples)
+        self._gain = cache(self._instrument_gain)
+
+    def render(self, piece: Piece) -> Float[np.ndarray, " samples"]:
+        """The piece as float samples in [-1, 1], `piece.frames` × 320 of them; silent before the first note."""
+        total = piece.frames * SAMPLES_PER_FRAME
+        audio = np.zeros(total, np.float32)
+        for note in piece.notes:
+            start = note.start * SAMPLES_PER_FRAME
+            samples = self.note_samples(note.instrument, note.pitch, note.frames, note.velocity)[: total - start]
+            audio[start : start + len(samples)] += self._gain(note.instrument) * samples
+        return np.clip(audio, -1, 1)
+
+    def _note_samples(self, instrument: str, pitch: int, frames: int, velocity: int) -> Float[np.ndarray, " samples"]:
+        """One note, alone, from its first sample to the end of its release."""
+        channel = self._select(instrument)
+        held = frames * SAMPLES_PER_FRAME * OVERSAMPLING
+        release = int(RELEASE_SECONDS * SAMPLE_RATE * OVERSAMPLING)
+        self._wait_for_silence()
+        self._synth.noteon(channel, pitch, velocity)
+        sound = self._play(held)
+        self._synth.noteoff(channel, pitch)
+        sound = np.concatenate([sound, self._play(release)])
+        sound = resample_poly(sound, 1, OVERSAMPLING).astype(np.float32)
+        fade = release // OVERSAMPLING // 10
+        sound[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+        return sound
+
+    def _select(self, instrument: str) -> int:
+        """Choose the sound and return its MIDI channel; percussion is channel 9 of General MIDI."""
+        if instrument == "drums":
+            self._synth.program_select(9, self._font, DRUM_BANK, 0)
+            return 9
+        self._synth.program_select(0, self._font, 0, PROGRAMS[instrument])
+        return 0
+
+    def _instrument_gain(self, instrument: str) -> float:
+        pitch = REFERENCE_PITCHES.get(instrument, 60)
+        return REFERENCE_PEAK / float(np.abs(self.note_samples(instrument, pitch, FRAME_RATE // 2, 100)).max())
+
+    def _play(self, samples: int) -> Float[np.ndarray, " samples"]:
+        """What the synthesizer sounds next, its two channels averaged."""
+        return self._synth.get_samples(samples).reshape(-1, 2).mean(axis=1, dtype=np.float32) / 32768
+
+    def _wait_for_silence(self):
+        """All-sounds-off leaves release tails behind, so play on until nothing is heard (above the dither)."""
+        self._synth.all_sounds_off(0)
+        self._synth.all_sounds_off(9)
+        while np.abs(self._play(SAMPLES_PER_FRAME * OVERSAMPLING)).max() > 1.5 / 32768:
+            pass

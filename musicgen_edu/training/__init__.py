@@ -1,0 +1,5 @@
+"""Trains every part from nothing: music and captions, tokenizer, codec, then text encoder, projection and decoder.
+
+`loop.py` runs any of the trainings, `data.py` makes the music, `codec.py` and `decoder.py` hold the two objectives, and
+`recipe.py` is the whole way. RUNS.md keeps the log of what was tried.
+"""

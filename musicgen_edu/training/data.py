@@ -1,0 +1,140 @@
+"""The music that training learns from: composed, rendered, and (for the decoder) encoded once, kept as safetensors."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from jaxtyping import Bool, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from musicgen_edu.audio import Audio, load_audio
+from musicgen_edu.codec import Codec
+from musicgen_edu.composer.compose import compose
+from musicgen_edu.composer.render import SAMPLE_RATE, Renderer
+from musicgen_edu.composer.score import (
+    ALL_ATTRIBUTES,
+    FRAME_RATE,
+    INSTRUMENTS,
+    MODES,
+    TEXTURES,
+    Attributes,
+    Piece,
+    draw_attributes,
+)
+
+SHIPPED = Path(__file__).parents[1] / "data"
+SHARD = 500  # clips that are rendered and encoded at a time: what a kill can cost
+
+
+@dataclass(frozen=True)
+class ClipGroup:
+    """Clips of one length. `share` is how often training takes a batch from this group."""
+
+    frames: int
+    clips: int
+    share: float
+
+
+def compose_clip(frames: int, seed: int, held_out: bool = False) -> Piece:
+    """The piece of this seed, its attributes drawn too: among those that training sees, or the held-out ones."""
+    rng = random.Random(f"{seed} {frames} {held_out}")
+    return compose(draw_attributes(rng, held_out), frames, rng)
+
+
+def render_clips(
+    renderer: Renderer, frames: int, seeds: range, held_out: bool = False
+) -> Int[Tensor, "clips 1 samples"]:
+    """The clips of these seeds as 16-bit samples."""
+    clips = [renderer.render(compose_clip(frames, seed, held_out)) for seed in seeds]
+    return torch.from_numpy(np.round(np.stack(clips) * 32767).astype(np.int16))[:, None]
+
+
+def to_float(samples: Int[Tensor, "*shape"]) -> Tensor:
+    """16-bit samples as float in [-1, 1]."""
+    return samples.float() / 32767
+
+
+def cached_waveforms(file: Path, frames: int, clips: int) -> Int[Tensor, "clips 1 samples"]:
+    """Clips 0 … clips − 1, rendered at the first call and kept: FluidSynth's dither differs by a bit each time."""
+    if not file.exists():
+        renderer = Renderer()
+        parts = [render_clips(renderer, frames, seeds) for seeds in _shards(clips, "render")]
+        _save({"waveforms": torch.cat(parts)}, file)
+    return load_file(file)["waveforms"]
+
+
+@dataclass
+class CodedClips:
+    """What the decoder learns from: codes, what a caption may say of each clip, and where something is struck."""
+
+    codes: Int[Tensor, "clips codebooks frames"]
+    attributes: Int[Tensor, " clips"]  # index into ALL_ATTRIBUTES
+    onsets: Bool[Tensor, "clips frames"]
+
+
+def cached_codes(
+    folder: Path, group: ClipGroup, codec: Codec, first_seed: int = 0, held_out: bool = False
+) -> CodedClips:
+    """The clips of a group, composed, rendered and encoded at the first call, shard by shard."""
+    renderer, shards = None, []
+    for index, seeds in enumerate(_shards(group.clips, f"encode {group.frames}")):
+        file = folder / f"codes-{group.frames}-{index:03d}.safetensors"
+        if not file.exists():
+            renderer = renderer or Renderer()
+            pieces = [compose_clip(group.frames, first_seed + seed, held_out) for seed in seeds]
+            _save(_encode(pieces, renderer, codec), file)
+        shards.append(load_file(file))
+    return CodedClips(*(torch.cat([shard[name] for shard in shards]) for name in ("codes", "attributes", "onsets")))
+
+
+def shipped_codes() -> CodedClips:
+    """Codes of training clips of five seconds, for who has no FluidSynth: they come with the package."""
+    return CodedClips(**load_file(SHIPPED / "codes.safetensors"))
+
+
+def shipped_clips() -> dict[str, Audio]:
+    """A short render of each instrument, as FluidSynth played it before any codec."""
+    return {file.stem.replace("-", " "): load_audio(file) for file in sorted(SHIPPED.glob("*.flac"))}
+
+
+def save_samples(folder: Path, clips: CodedClips, count: int = 1_500, seconds: int = 4) -> None:
+    """Write what `shipped_codes` and `shipped_clips` read: `count` clips' codes, and a render of each instrument."""
+    _save({name: getattr(clips, name)[:count].clone() for name in ("codes", "attributes", "onsets")},
+          folder / "codes.safetensors")  # fmt: skip
+    renderer, rng = Renderer(), random.Random("shipped clips")
+    for instrument in INSTRUMENTS:
+        attributes = Attributes(instrument, "medium", rng.choice(MODES), "loud", rng.choice(TEXTURES), False)
+        waveform = renderer.render(compose(attributes, seconds * FRAME_RATE, rng))
+        soundfile.write(folder / f"{instrument.replace(' ', '-')}.flac", waveform, SAMPLE_RATE)
+
+
+def _encode(pieces: list[Piece], renderer: Renderer, codec: Codec, batch: int = 20) -> dict[str, Tensor]:
+    codes = []
+    for start in range(0, len(pieces), batch):
+        waveforms = np.stack([renderer.render(piece) for piece in pieces[start : start + batch]])
+        codes.append(codec.encode(torch.from_numpy(waveforms)[:, None]).short())
+    onsets = torch.zeros(len(pieces), pieces[0].frames, dtype=torch.bool)
+    for row, piece in zip(onsets, pieces, strict=True):
+        row[piece.onsets] = True
+    attributes = torch.tensor([ALL_ATTRIBUTES.index(piece.attributes) for piece in pieces], dtype=torch.int16)
+    return {"codes": torch.cat(codes), "attributes": attributes, "onsets": onsets}
+
+
+def _shards(clips: int, title: str):
+    starts = range(0, clips, SHARD)
+    return (range(start, min(start + SHARD, clips)) for start in tqdm(starts, title, leave=False))
+
+
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".unfinished")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished)
+    os.replace(unfinished, file)

@@ -1,0 +1,142 @@
+"""One training loop for every part: any number of processes, resumable after a kill at any moment.
+
+`accelerate` spreads the same code over a CPU, several processes, or several GPUs and machines. What a step learns from
+is a function of its number alone (no state of a data loader), so a resumed run equals one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+STATE_FILE = "state.safetensors"
+LOG_FILE = "log.jsonl"
+
+
+def create_accelerator() -> Accelerator:
+    """`accelerate` with bfloat16 arithmetic where the processor has it."""
+    on_gpu = torch.cuda.is_available()
+    has_bfloat16 = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu._is_avx512_bf16_supported()
+    # Without cpu=True, `accelerate` takes several CPU processes for so many separate runs.
+    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if has_bfloat16 else "no")
+
+
+def learning_rate_factor(step: int, steps: int, warmup: int = 100) -> float:
+    """Linear rise over `warmup` steps, then half a cosine down to 2 % of the peak."""
+    rise = min(1.0, (step + 1) / warmup)
+    return rise * (0.51 + 0.49 * math.cos(math.pi * step / steps))
+
+
+def fit(
+    objective: nn.Module,
+    batch_of: Callable[[int, int], object],
+    *,
+    steps: int,
+    learning_rate: float,
+    folder: Path,
+    accelerator: Accelerator,
+    seed: int = 0,
+    save_every: int = 200,
+    weight_decay: float = 0.01,
+) -> None:
+    """Minimise `objective` and leave its trained weights in it.
+
+    Args:
+        objective: a module whose forward takes a batch and returns a dict of scalars with one named "loss".
+        batch_of: the batch for (step, process index), on the CPU or the accelerator's device.
+        steps: how many steps in all; a finished run is loaded and not run again.
+        learning_rate: AdamW's peak rate.
+        folder: where the state (`state.safetensors`) and the log (`log.jsonl`, a line every 10 steps) are kept.
+        save_every: steps between two saved states: what a kill can cost.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizer = torch.optim.AdamW(objective.parameters(), betas=(0.9, 0.95), weight_decay=weight_decay, fused=True)
+    first = _load_state(folder, objective, optimizer)
+    if first >= steps:
+        return
+    wrapped, prepared = accelerator.prepare(objective, optimizer)
+    wrapped.train()
+    log = _Log(folder, first) if accelerator.is_main_process else None  # two writers would lose lines
+    progress = tqdm(range(first, steps), initial=first, total=steps, disable=not accelerator.is_main_process)
+    for step in progress:
+        set_seed(seed + step * accelerator.num_processes + accelerator.process_index)
+        for group in prepared.param_groups:
+            group["lr"] = learning_rate * learning_rate_factor(step, steps)
+        figures = wrapped(batch_of(step, accelerator.process_index))
+        accelerator.backward(figures["loss"])
+        accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
+        prepared.step()
+        prepared.zero_grad()
+        if accelerator.is_main_process:
+            log.add(step, figures, progress)
+            if (step + 1) % save_every == 0 or step + 1 == steps:
+                _save_state(folder, objective, optimizer, step + 1)
+        accelerator.wait_for_everyone()
+    progress.close()
+
+
+class _Log:
+    """Means over ten steps, one JSON line each, with the minutes that training has taken in all."""
+
+    def __init__(self, folder: Path, first: int):
+        self._file = folder / LOG_FILE
+        lines = self._file.read_text().splitlines() if self._file.exists() else []
+        whole = (json.loads(line) for line in lines if line.endswith("}"))  # a kill may have cut the last one off
+        kept = [line for line in whole if line["step"] < first]
+        unfinished = folder / f"{LOG_FILE}.unfinished"
+        unfinished.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(unfinished, self._file)
+        self._started = time.perf_counter() - 60 * (kept[-1]["minutes"] if kept else 0)
+        self._sums: dict[str, list[float]] = {}
+
+    def add(self, step: int, figures: dict[str, Tensor], progress: tqdm) -> None:
+        for name, value in figures.items():
+            self._sums.setdefault(name, []).append(float(value.detach()))
+        if (step + 1) % 10:
+            return
+        means = {name: round(sum(values) / len(values), 5) for name, values in self._sums.items()}
+        minutes = round((time.perf_counter() - self._started) / 60, 3)
+        with self._file.open("a") as file:
+            file.write(json.dumps({"step": step, "minutes": minutes, **means}) + "\n")
+        progress.set_postfix(means)
+        self._sums = {}
+
+
+def _save_state(folder: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Weights and AdamW's two moments in one safetensors file, written beside the old one and then renamed."""
+    # Copies, because safetensors refuses tensors that share memory, as T5's embedding does with itself.
+    tensors = {f"weight.{name}": tensor.clone() for name, tensor in objective.state_dict().items()}
+    for name, parameter in objective.named_parameters():
+        moments = optimizer.state.get(parameter, {})
+        tensors |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq") if key in moments}
+    unfinished = folder / f"{STATE_FILE}.unfinished"
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished,
+              metadata={"step": str(step)})  # fmt: skip
+    os.replace(unfinished, folder / STATE_FILE)
+
+
+def _load_state(folder: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Take up a saved state, if there is one, and return the number of steps that it has behind it."""
+    if not (folder / STATE_FILE).exists():
+        return 0
+    with safe_open(folder / STATE_FILE, "pt") as state:
+        step = int(state.metadata()["step"])
+        tensors = {name: state.get_tensor(name) for name in state.keys()}
+    objective.load_state_dict({name[7:]: tensor for name, tensor in tensors.items() if name.startswith("weight.")})
+    for name, parameter in objective.named_parameters():
+        if f"exp_avg.{name}" in tensors:
+            moments = {key: tensors[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
+    return step

@@ -1,0 +1,161 @@
+"""`musicgen-edu train`: the whole way from nothing to a model that `musicgen-edu generate --model FOLDER` plays.
+
+Five stages, each kept in the run's folder and not done twice: tokenizer, codec, codes, decoder, export. With several
+processes (`torchrun --nproc-per-node 2 -m musicgen_edu.training.recipe …`, on CPUs as on GPUs) each trains on batches
+of its own, and they share what they learn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from musicgen_edu.codec import Codec
+from musicgen_edu.composer.captions import caption
+from musicgen_edu.composer.score import draw_attributes
+from musicgen_edu.config import MusicGenConfig
+from musicgen_edu.model import MusicGen
+from musicgen_edu.tokenizer import Tokenizer, train_tokenizer
+from musicgen_edu.training.codec import CodecObjective, start_as_lapped_transform, start_codebooks
+from musicgen_edu.training.data import (
+    ClipGroup,
+    CodedClips,
+    cached_codes,
+    cached_waveforms,
+    save_samples,
+    to_float,
+)
+from musicgen_edu.training.decoder import Batch, DecoderObjective, draw_batch
+from musicgen_edu.training.loop import create_accelerator, fit
+
+Group = tuple[float, CodedClips]  # the share of the batches, and their clips
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of a training. The defaults made the shipped weights (see RUNS.md)."""
+
+    config: MusicGenConfig = field(default_factory=MusicGenConfig)
+    captions: int = 30_000  # that the tokenizer learns from
+    codec_clips: int = 4_000  # of five seconds
+    codec_batch: int = 12  # segments a step
+    codec_segment: int = 64  # frames in a segment
+    codec_warmup_steps: int = 60  # as an autoencoder, before the quantizer
+    codec_steps: int = 6_000
+    codec_learning_rate: float = 5e-4
+    groups: tuple[ClipGroup, ...] = (ClipGroup(250, 12_000, 0.7), ClipGroup(500, 1_500, 0.3))
+    decoder_batch: int = 2_000  # frames a step
+    decoder_steps: int = 3_300
+    decoder_learning_rate: float = 7e-4
+    seed: int = 0
+
+
+def train(recipe: Recipe, folder: Path) -> MusicGen:
+    """Run the recipe, or what is left of it, in `folder`; the model is saved in `folder`/model.
+
+    Raises:
+        FileNotFoundError: FluidSynth's soundfont is not installed.
+    """
+    torch.set_flush_denormal(True)  # numbers under 1e-38 are slow on CPUs and say nothing
+    accelerator = create_accelerator()
+    folder.mkdir(parents=True, exist_ok=True)
+    with accelerator.main_process_first():
+        tokenizer = _tokenizer(recipe, folder / "tokenizer.model")
+    config = replace(recipe.config, text_encoder=replace(recipe.config.text_encoder, vocab_size=tokenizer.vocab_size))
+    torch.manual_seed(recipe.seed)
+    model = MusicGen(config, tokenizer)
+    train_codec(model.codec, recipe, folder / "codec", accelerator)
+    groups = _coded_groups(model.codec, recipe, folder / "codes", accelerator)
+    train_decoder(model, recipe, groups, folder / "decoder", accelerator)
+    if accelerator.is_main_process:
+        model.save_pretrained(folder / "model", dtype=torch.bfloat16)
+        save_samples(folder / "data", groups[0][1])
+    return model
+
+
+def _tokenizer(recipe: Recipe, file: Path) -> Tokenizer:
+    if file.exists():
+        return Tokenizer(file)
+    rng = random.Random(recipe.seed)
+    captions = [caption(draw_attributes(rng), rng) for _ in range(recipe.captions)]
+    return train_tokenizer(captions, file)
+
+
+def train_codec(codec: Codec, recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
+    """Start as a lapped transform, warm up as an autoencoder, place the codebooks, then train all of it."""
+    with accelerator.main_process_first():
+        samples = cached_waveforms(folder / "waveforms.safetensors", 250, recipe.codec_clips)
+    hop, first = codec.config.hop_length, to_float(samples[:160])
+    start_as_lapped_transform(codec, first)
+
+    def segments(step: int, process: int) -> Tensor:
+        rng = random.Random(f"{recipe.seed} {step} {process}")
+        length, last = recipe.codec_segment * hop, samples.shape[2] // hop - recipe.codec_segment
+        starts = [rng.randrange(last + 1) * hop for _ in range(recipe.codec_batch)]
+        chosen = [samples[rng.randrange(len(samples)), :, start : start + length] for start in starts]
+        return to_float(torch.stack(chosen)).to(accelerator.device)
+
+    common = dict(learning_rate=recipe.codec_learning_rate, accelerator=accelerator, seed=recipe.seed)
+    autoencoder = CodecObjective(codec, quantize=False)
+    fit(autoencoder, segments, steps=recipe.codec_warmup_steps, folder=folder / "warmup", **common)
+    codec.cpu()
+    with torch.no_grad():
+        start_codebooks(codec, codec.encoder(first).transpose(1, 2).flatten(0, 1))
+    fit(CodecObjective(codec), segments, steps=recipe.codec_steps, folder=folder, **common)
+    codec.cpu().eval()
+
+
+def _coded_groups(codec: Codec, recipe: Recipe, folder: Path, accelerator: Accelerator) -> list[Group]:
+    with accelerator.main_process_first():
+        return [(group.share, cached_codes(folder, group, codec)) for group in recipe.groups]
+
+
+def train_decoder(model: MusicGen, recipe: Recipe, groups: list[Group], folder: Path, accelerator: Accelerator) -> None:
+    """Train text encoder, projection and decoder together on codes and freshly worded captions."""
+
+    def batch(step: int, process: int) -> Batch:
+        seed = f"{recipe.seed} {step} {process}"
+        return draw_batch(groups, recipe.decoder_batch, model.tokenizer, seed).to(accelerator.device)
+
+    objective = DecoderObjective(model.text_encoder, model.projection, model.decoder, model.pattern)
+    fit(
+        objective, batch, steps=recipe.decoder_steps, learning_rate=recipe.decoder_learning_rate,
+        folder=folder, accelerator=accelerator, seed=recipe.seed,
+    )  # fmt: skip
+    objective.cpu().eval()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of `musicgen-edu train`; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="musicgen-edu train",
+        description="Train every part from nothing: music, captions, tokenizer, codec, text encoder and decoder. "
+        "Needs Debian's fluidsynth and fluid-soundfont-gm. A stopped run goes on where it was when started again.",
+    )
+    default = Recipe()
+    add = parser.add_argument
+    add("--folder", type=Path, default=Path("runs/tiny"), help="where everything is kept (default: %(default)s)")
+    add("--codec-steps", type=int, default=default.codec_steps, help="default: %(default)s")
+    add("--decoder-steps", type=int, default=default.decoder_steps, help="default: %(default)s")
+    add("--clips", type=float, default=1.0, help="share of the music to make, for a shorter trial (default: 1)")
+    add("--seed", type=int, default=0, help="default: %(default)s")
+    args = parser.parse_args(argv)
+    groups = tuple(replace(group, clips=max(1, round(group.clips * args.clips))) for group in default.groups)
+    recipe = replace(
+        default, codec_steps=args.codec_steps, decoder_steps=args.decoder_steps, seed=args.seed, groups=groups,
+        codec_clips=max(200, round(default.codec_clips * args.clips)),
+    )  # fmt: skip
+    train(recipe, args.folder)
+    print(f"Hear the model with: musicgen-edu generate PROMPT --model {args.folder / 'model'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

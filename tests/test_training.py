@@ -1,0 +1,423 @@
+"""The training loop, the decoder's objective and the whole recipe, on sizes that take seconds."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from musicgen_edu.composer.captions import INSTRUMENT_NAMES, caption
+from musicgen_edu.composer.score import ALL_ATTRIBUTES, is_held_out
+from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, TextEncoderConfig
+from musicgen_edu.model import MusicGen
+from musicgen_edu.patterns import create_pattern
+from musicgen_edu.tokenizer import train_tokenizer
+from musicgen_edu.training import loop
+from musicgen_edu.training.data import ClipGroup, CodedClips, cached_codes, cached_waveforms, compose_clip
+from musicgen_edu.training.decoder import CAPTION_DROPOUT, Batch, DecoderObjective, draw_batch
+from musicgen_edu.training.recipe import Recipe, train
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+
+# The codec's objective on noise: it draws random numbers and keeps buffers, and both must be resumed.
+SCRIPT = """
+import sys, time
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from musicgen_edu.codec import Codec
+from musicgen_edu.config import CodecConfig
+from musicgen_edu.training.codec import CodecObjective
+from musicgen_edu.training.loop import create_accelerator, fit
+
+def objective():
+    torch.manual_seed(0)
+    config = CodecConfig(ratios=(4, 4), num_filters=2, hidden_size=4, num_codebooks=2, codebook_size=8)
+    return CodecObjective(Codec(config))
+
+def batch(step, process):
+    generator = torch.Generator().manual_seed(1000 * process + step)
+    return 0.1 * torch.randn(2, 1, 2048, generator=generator)
+
+def slow_batch(step, process):
+    time.sleep(0.05)
+    return batch(step, process)
+
+def run(folder, steps, save_every=7, batch=batch):
+    torch.set_num_threads(1)
+    accelerator = create_accelerator()
+    trained = objective()
+    fit(trained, batch, steps=steps, learning_rate=1e-3, folder=Path(folder), accelerator=accelerator, seed=3,
+        save_every=save_every)
+    return accelerator, trained
+
+if __name__ == "__main__":
+    folder, steps, kind = sys.argv[1:]
+    accelerator, trained = run(folder, int(steps), batch=slow_batch if kind == "slow" else batch)
+    save_file(trained.state_dict(), f"{folder}/process{accelerator.process_index}.safetensors")
+"""
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("script") / "train_noise.py"
+    file.write_text(SCRIPT)
+    return file
+
+
+@pytest.fixture
+def run():
+    """The script's `run` in this process."""
+    names: dict = {"__name__": "train_noise"}
+    exec(compile(SCRIPT, "train_noise.py", "exec"), names)
+    return names["run"]
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    """One thread, so that sums have one order, and an `accelerate` that no test before has set up."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+def logged_steps(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / loop.LOG_FILE).read_text().splitlines()]
+
+
+def assert_equal_weights(one: nn.Module, other: nn.Module) -> None:
+    assert one.state_dict().keys() == other.state_dict().keys()
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), f"{name} differs"
+
+
+# The loop
+
+
+def test_a_killed_run_resumes_to_the_last_bit(script, run, tmp_path):
+    """One run in one go; one in a process of its own that is killed in the middle and started again."""
+    _, whole = run(tmp_path / "whole", 40)
+    killed = tmp_path / "killed"
+    command = [sys.executable, str(script), str(killed), "40", "slow"]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 300
+        log = killed / loop.LOG_FILE
+        while not (log.exists() and len(log.read_text().splitlines()) >= 2) and time.monotonic() < deadline:
+            assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    saved_step = loop._load_state(killed, *_fresh(run))
+    assert 7 <= saved_step < 40 and saved_step % 7 == 0, "killed in the middle"
+    AcceleratorState._reset_state(reset_partial_state=True)
+    _, resumed = run(killed, 40)
+    assert_equal_weights(whole, resumed)
+    assert logged_steps(killed) == logged_steps(tmp_path / "whole") == [9, 19, 29, 39]
+
+
+def _fresh(run) -> tuple[nn.Module, torch.optim.Optimizer]:
+    objective = run.__globals__["objective"]()
+    return objective, torch.optim.AdamW(objective.parameters())
+
+
+@pytest.mark.parametrize("kept", [7, 21])
+def test_what_a_kill_may_leave_behind_does_no_harm(run, tmp_path, monkeypatch, kept):
+    """A half-written state, log lines that run ahead of it, and a last line cut off."""
+    _, whole = run(tmp_path / "whole", 30)
+    save = loop._save_state
+
+    def save_until_killed(folder, objective, optimizer, step):
+        if step > kept:
+            (folder / f"{loop.STATE_FILE}.unfinished").write_bytes(b"half a state")
+            raise KeyboardInterrupt
+        save(folder, objective, optimizer, step)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop, "_save_state", save_until_killed)
+        run(tmp_path / "killed", 30)
+    with (tmp_path / "killed" / loop.LOG_FILE).open("a") as log:
+        log.write('{"step": 99, "minutes": 0.1}\n{"step": 109, "minu')
+    AcceleratorState._reset_state(reset_partial_state=True)
+    _, resumed = run(tmp_path / "killed", 30)
+    assert_equal_weights(whole, resumed)
+    assert logged_steps(tmp_path / "killed") == [9, 19, 29]
+
+
+def test_a_finished_run_is_loaded_and_not_run_again(run, tmp_path):
+    _, first = run(tmp_path, 12)
+    log = (tmp_path / loop.LOG_FILE).read_text()
+    _, second = run(tmp_path, 12, batch=lambda step, process: None)  # no batch is asked for
+    assert_equal_weights(first, second)
+    assert (tmp_path / loop.LOG_FILE).read_text() == log
+
+
+def test_the_log_holds_means_that_a_notebook_can_plot(run, tmp_path):
+    run(tmp_path, 20)
+    lines = [json.loads(line) for line in (tmp_path / loop.LOG_FILE).read_text().splitlines()]
+    assert all(line.keys() == {"step", "minutes", "loss", "snr", "mel", "commitment"} for line in lines)
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert 0 <= lines[0]["minutes"] <= lines[1]["minutes"]
+
+
+def test_the_learning_rate_rises_and_falls():
+    rates = [loop.learning_rate_factor(step, 1_000) for step in range(1_000)]
+    assert rates[0] == pytest.approx(0.01, abs=1e-3)
+    assert max(rates) == pytest.approx(0.98, abs=0.03) and rates.index(max(rates)) == 99
+    assert all(after <= before for before, after in zip(rates[99:-1], rates[100:], strict=True))
+    assert rates[-1] == pytest.approx(0.02, abs=1e-3)
+
+
+class Tied(nn.Module):
+    """Two names for one tensor, as T5 has for its embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(4, 4)
+        self.two = nn.Linear(4, 4)
+        self.two.weight = self.one.weight
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"loss": (self.two(self.one(batch)) - batch).square().mean()}
+
+
+def test_tied_weights_are_saved_and_resumed(tmp_path):
+    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    common = dict(learning_rate=1e-2, accelerator=accelerator, save_every=5)
+    trained = Tied()
+    state = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+    loop.fit(trained, lambda step, _: torch.eye(4), steps=10, folder=tmp_path, **common)
+    again = Tied()
+    loop.fit(again, lambda step, _: None, steps=10, folder=tmp_path, **common)
+    assert_equal_weights(trained, again)
+    assert again.one.weight is again.two.weight
+    assert not torch.equal(state["one.weight"], trained.one.weight)
+
+
+def test_two_processes_end_with_equal_weights(script, tmp_path):
+    """By torchrun: on CPUs `accelerate launch` starts one process, however many it is asked for."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        str(script), str(tmp_path), "20", "fast",
+    ]  # fmt: skip
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3_000:]
+    first, second = (load_file(tmp_path / f"process{index}.safetensors") for index in range(2))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert logged_steps(tmp_path) == [9, 19], "one process writes the log"
+    lines = [json.loads(line) for line in (tmp_path / loop.LOG_FILE).read_text().splitlines()]
+    assert all(math.isfinite(line["loss"]) for line in lines)
+    saved = load_file(tmp_path / loop.STATE_FILE)
+    assert all(torch.equal(saved[f"weight.{name}"], tensor) for name, tensor in first.items())
+
+
+# The decoder's objective
+
+
+@pytest.fixture(params=["delay", "flatten"])
+def objective(model_config, tokenizer, request) -> DecoderObjective:
+    model = MusicGen(model_config, tokenizer)
+    return DecoderObjective(model.text_encoder, model.projection, model.decoder, create_pattern(request.param, 4))
+
+
+@pytest.fixture
+def batch(tokenizer) -> Batch:
+    ids, mask = tokenizer(["a happy piano melody", "slow strings", "a sad flute arpeggio, with drums"])
+    mask = mask * torch.tensor([True, True, False])[:, None]  # the third caption is withheld
+    onsets = torch.zeros(3, 9, dtype=torch.bool)
+    onsets[:, [1, 5]] = True
+    return Batch(ids, mask, torch.randint(32, (3, 4, 9)), onsets)
+
+
+def test_the_loss_is_what_the_pattern_masks_in_counted_by_hand(objective, batch):
+    """Cell by cell: the logits at each step against the cell of the next one, where that holds a frame."""
+    with torch.no_grad():
+        entropies = objective.cross_entropies(batch)
+        sequence = objective.pattern.interleave(batch.codes, 32)
+        states = objective.text_encoder(batch.text_ids, batch.text_ids != 0)
+        states = objective.projection(states, batch.text_mask)
+        logits = objective.decoder(sequence, states, batch.text_mask)
+    frames, mask = objective.pattern.frame_index(9), objective.pattern.mask(9)
+    counted = torch.zeros(4, 9)
+    for codebook in range(4):
+        for step in range(1, sequence.shape[2]):
+            if mask[codebook, step]:
+                frame = int(frames[codebook, step])
+                logs = logits[:2, codebook, step - 1].log_softmax(dim=1)
+                by_hand = -logs[[0, 1], sequence[:2, codebook, step]]
+                torch.testing.assert_close(entropies[:2, codebook, frame], by_hand, atol=1e-5, rtol=1e-5)
+                counted[codebook, frame] += 1
+    assert (counted == 1).all(), "every code counts once, and nothing else"
+
+
+def test_onsets_weigh_three_times(objective, batch):
+    with torch.no_grad():
+        figures, entropies = objective(batch), objective.cross_entropies(batch)
+    expected = (entropies * torch.where(batch.onsets, 3.0, 1.0)[:, None]).sum() / (3 * 4 * (7 + 2 * 3))
+    torch.testing.assert_close(figures["loss"], expected)
+    torch.testing.assert_close(figures["cross_entropy"], entropies.mean())
+    torch.testing.assert_close(figures["onset"], entropies[:, :, [1, 5]].mean())
+    torch.testing.assert_close(figures["codebook2"], entropies[:, 2].mean())
+
+
+def test_a_withheld_caption_is_the_null_condition_of_guidance(objective, batch):
+    """What the decoder sees then is zeros for states and mask, whatever the words were."""
+    with torch.no_grad():
+        entropies = objective.cross_entropies(batch)
+        sequence = objective.pattern.interleave(batch.codes[2:], 32)[:, :, :-1]
+        nothing = torch.zeros(1, batch.text_ids.shape[1], 24)
+        logits = objective.decoder(sequence, nothing, torch.zeros_like(batch.text_mask[2:]))
+        logits = objective.pattern.deinterleave(logits, 9, first_step=1)
+        expected = F.cross_entropy(logits.permute(0, 3, 1, 2), batch.codes[2:], reduction="none")
+        torch.testing.assert_close(entropies[2:], expected, atol=1e-5, rtol=1e-5)
+        reworded = Batch(batch.text_ids.clone(), batch.text_mask, batch.codes, batch.onsets)
+        reworded.text_ids[2] = batch.text_ids[0]
+        torch.testing.assert_close(objective.cross_entropies(reworded)[2], entropies[2])
+        reworded.text_ids[0] = batch.text_ids[1]
+        assert not torch.allclose(objective.cross_entropies(reworded)[0], entropies[0], atol=1e-4)
+
+
+def test_a_padded_caption_costs_the_same_as_alone(objective, batch):
+    with torch.no_grad():
+        together = objective.cross_entropies(batch)[1:2]
+        length = int(batch.text_mask[1].sum())
+        alone = Batch(batch.text_ids[1:2, :length], batch.text_mask[1:2, :length], batch.codes[1:2], batch.onsets[1:2])
+        torch.testing.assert_close(objective.cross_entropies(alone), together, atol=1e-5, rtol=1e-5)
+
+
+def test_it_learns_one_batch_by_heart(objective, batch):
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=2e-2)
+    losses = []
+    for _ in range(40):
+        loss = objective(batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 2.5 and losses[-1] < 0.5 * losses[0], losses[::8]
+    assert all(parameter.grad is not None for parameter in objective.parameters()), "all three parts learn"
+
+
+# What it learns from
+
+
+@pytest.fixture(scope="module")
+def coded_clips() -> list[tuple[float, CodedClips]]:
+    def clips(frames: int, count: int) -> CodedClips:
+        attributes = torch.arange(count, dtype=torch.int16)
+        codes = attributes[:, None, None].expand(count, 4, frames) % 32
+        return CodedClips(codes, attributes, torch.zeros(count, frames, dtype=torch.bool))
+
+    return [(0.75, clips(10, 60)), (0.25, clips(20, 60))]
+
+
+@pytest.fixture(scope="module")
+def real_tokenizer(tmp_path_factory):
+    """A tokenizer of the composer's own captions."""
+    texts = [caption(ALL_ATTRIBUTES[seed % 1080], random.Random(seed)) for seed in range(1_500)]
+    return train_tokenizer(texts, tmp_path_factory.mktemp("words") / "spiece.model")
+
+
+def test_batches_are_a_function_of_their_seed(coded_clips, real_tokenizer):
+    one, same, other = (draw_batch(coded_clips, 80, real_tokenizer, seed) for seed in ("0 5 0", "0 5 0", "0 5 1"))
+    assert torch.equal(one.text_ids, same.text_ids) and torch.equal(one.codes, same.codes)
+    assert torch.equal(one.text_mask, same.text_mask)
+    assert not torch.equal(one.codes[:, 0, 0], other.codes[:, 0, 0])
+
+
+def test_batches_hold_their_share_of_lengths_and_withheld_captions(coded_clips, real_tokenizer):
+    batches = [draw_batch(coded_clips, 80, real_tokenizer, str(seed)) for seed in range(200)]
+    assert {tuple(batch.codes.shape) for batch in batches} == {(8, 4, 10), (4, 4, 20)}
+    assert 0.65 < sum(batch.codes.shape[2] == 10 for batch in batches) / 200 < 0.85
+    withheld = torch.cat([~batch.text_mask.any(dim=1) for batch in batches]).float().mean()
+    assert abs(withheld - CAPTION_DROPOUT) < 0.04
+    spoken = [batch for batch in batches if batch.text_mask.any()]
+    assert all(batch.codes.dtype == torch.int64 and batch.text_ids[:, 0].min() > 2 for batch in spoken)
+
+
+def test_captions_of_a_batch_are_about_its_clips(coded_clips, real_tokenizer):
+    batch = draw_batch(coded_clips[:1], 400, real_tokenizer, "0")
+    for ids, code in zip(batch.text_ids, batch.codes[:, 0, 0], strict=True):
+        text = real_tokenizer.decode(ids)
+        assert ALL_ATTRIBUTES[int(code)].instrument == "piano"  # the first 108 are
+        others = [name for instrument, names in INSTRUMENT_NAMES.items() if instrument != "piano" for name in names]
+        assert not any(name in text for name in others), text
+
+
+def test_clips_are_a_function_of_seed_and_length():
+    assert compose_clip(50, 3) == compose_clip(50, 3) != compose_clip(50, 4)
+    assert not any(is_held_out(compose_clip(50, seed).attributes) for seed in range(300))
+    assert all(is_held_out(compose_clip(50, seed, held_out=True).attributes) for seed in range(100))
+
+
+# All of it
+
+TINY_RECIPE = Recipe(
+    config=MusicGenConfig(
+        TextEncoderConfig(hidden_size=16, num_layers=1, num_heads=2, head_size=8, ffn_size=32),
+        DecoderConfig(
+            codebook_size=16, hidden_size=24, num_layers=1, num_heads=2, ffn_size=32, text_hidden_size=16
+        ),
+        CodecConfig(num_filters=10, hidden_size=16, codebook_size=16),
+        top_k=16,
+    ),
+    captions=1_500, codec_clips=4, codec_batch=2, codec_segment=16, codec_warmup_steps=2, codec_steps=3,
+    groups=(ClipGroup(50, 6, 0.5), ClipGroup(100, 3, 0.5)), decoder_batch=200, decoder_steps=4,
+)  # fmt: skip
+
+
+def test_the_recipe_makes_a_model_from_nothing(renderer, tmp_path):
+    trained = train(TINY_RECIPE, tmp_path)
+    opened = MusicGen.from_pretrained(tmp_path / "model").eval()
+    for (name, one), other in zip(trained.state_dict().items(), opened.state_dict().values(), strict=True):
+        stored = one if name.startswith("codec.") else one.bfloat16().float()  # all but the codec ships in bfloat16
+        assert torch.equal(stored, other), name
+    audio = opened.generate("a happy piano melody with drums", duration=0.5, seed=1)
+    assert audio.codes.shape == (1, 4, 25) and audio.waveform.shape == (1, 1, 25 * 320)
+    assert audio.waveform.isfinite().all()
+    again = MusicGen.from_pretrained(tmp_path / "model").generate(
+        "a happy piano melody with drums", duration=0.5, seed=1
+    )
+    assert torch.equal(again.codes, audio.codes)
+    assert {path.name for path in tmp_path.iterdir()} >= {"tokenizer.model", "codec", "codes", "decoder", "model"}
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("co*/*.safetensors")}
+    again = train(TINY_RECIPE, tmp_path)  # all done: only loaded
+    assert_equal_weights(trained, again)
+    assert files == {path: path.stat().st_mtime_ns for path in files}, "nothing is made twice"
+
+
+def test_codes_are_cached_and_belong_to_their_clips(renderer, tmp_path):
+    model = MusicGen(TINY_RECIPE.config)
+    group = ClipGroup(50, 3, 1.0)
+    coded = cached_codes(tmp_path, group, model.codec)
+    again = cached_codes(tmp_path, group, MusicGen(TINY_RECIPE.config).codec)  # another codec: it must not be asked
+    assert torch.equal(coded.codes, again.codes) and coded.codes.shape == (3, 4, 50)
+    for seed, (attributes, onsets) in enumerate(zip(coded.attributes, coded.onsets, strict=True)):
+        piece = compose_clip(50, seed)
+        assert ALL_ATTRIBUTES[attributes] == piece.attributes
+        assert onsets.nonzero().flatten().tolist() == piece.onsets
+    waveforms = cached_waveforms(tmp_path / "waveforms.safetensors", 50, 3)
+    assert waveforms.shape == (3, 1, 16_000) and waveforms.dtype == torch.int16
