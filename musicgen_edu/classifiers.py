@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from musicgen_edu.composer.score import INSTRUMENTS, LOUDNESSES, MODES, TEMPOS, TEXTURES, Attributes
 from musicgen_edu.spectrogram import log_mel
 
-RANGE_DB = 60.0  # how far below a clip's loudest moment a judge of timbre still listens
+RANGE_DB = 25.0  # how far below a clip's loudest moment a judge of timbre listens: further down is the codec's noise
 SEGMENTS = 10  # a clip's harmony is described segment by segment
 Features = dict[str, Tensor]  # name -> [clips, …]
 

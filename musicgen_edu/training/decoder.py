@@ -37,16 +37,26 @@ class Batch:
         return Batch(*(tensor.to(device) for tensor in (self.text_ids, self.text_mask, self.codes, self.onsets)))
 
 
-def draw_batch(groups: list[tuple[float, CodedClips]], frames_per_batch: int, tokenizer: Tokenizer, seed: str) -> Batch:
-    """A batch from one of the (share, clips) groups, chosen by its share, with freshly worded captions."""
+def draw_batch(
+    groups: list[tuple[float, CodedClips]],
+    frames_per_batch: int,
+    tokenizer: Tokenizer,
+    seed: str,
+    longest: int | None = None,
+) -> Batch:
+    """A batch from one of the (share, clips) groups, chosen by its share, with freshly worded captions.
+
+    `longest` cuts the clips to their first so many frames, and so puts more of them into a batch.
+    """
     rng = random.Random(seed)
     clips = rng.choices([clips for _, clips in groups], [share for share, _ in groups])[0]
-    size = max(1, frames_per_batch // clips.codes.shape[2])
+    frames = min(longest or clips.codes.shape[2], clips.codes.shape[2])
+    size = max(1, frames_per_batch // frames)
     rows = [rng.randrange(len(clips.codes)) for _ in range(size)]
     captions = [caption(ALL_ATTRIBUTES[clips.attributes[row]], rng) for row in rows]
     ids, mask = tokenizer(captions)
     keep = torch.tensor([rng.random() >= CAPTION_DROPOUT for _ in rows])
-    return Batch(ids, mask * keep[:, None], clips.codes[rows].long(), clips.onsets[rows])
+    return Batch(ids, mask * keep[:, None], clips.codes[rows, :, :frames].long(), clips.onsets[rows, :frames])
 
 
 class DecoderObjective(nn.Module):

@@ -54,6 +54,9 @@ class Recipe:
     decoder_batch: int = 2_000  # frames a step
     decoder_steps: int = 3_300
     decoder_learning_rate: float = 7e-4
+    beginnings_steps: int = 900  # more decoder steps, every other one on the beginnings of clips
+    beginnings_frames: int = 60
+    beginnings_learning_rate: float = 4e-4
     seed: int = 0
 
 
@@ -118,17 +121,26 @@ def _coded_groups(codec: Codec, recipe: Recipe, folder: Path, accelerator: Accel
 
 
 def train_decoder(model: MusicGen, recipe: Recipe, groups: list[Group], folder: Path, accelerator: Accelerator) -> None:
-    """Train text encoder, projection and decoder together on codes and freshly worded captions."""
+    """Train text encoder, projection and decoder together on codes and freshly worded captions.
 
-    def batch(step: int, process: int) -> Batch:
+    Once a clip is under way, its own past tells nearly everything about it; only at its beginning must the caption be
+    understood. So the second part shows many beginnings.
+    """
+
+    def batch(step: int, process: int, longest: int | None = None) -> Batch:
         seed = f"{recipe.seed} {step} {process}"
-        return draw_batch(groups, recipe.decoder_batch, model.tokenizer, seed).to(accelerator.device)
+        drawn = draw_batch(groups, recipe.decoder_batch, model.tokenizer, seed, longest)
+        return drawn.to(accelerator.device)
+
+    def beginnings(step: int, process: int) -> Batch:
+        return batch(step + recipe.decoder_steps, process, recipe.beginnings_frames if step % 2 else None)
 
     objective = DecoderObjective(model.text_encoder, model.projection, model.decoder, model.pattern)
-    fit(
-        objective, batch, steps=recipe.decoder_steps, learning_rate=recipe.decoder_learning_rate,
-        folder=folder, accelerator=accelerator, seed=recipe.seed,
-    )  # fmt: skip
+    common = dict(accelerator=accelerator, seed=recipe.seed)
+    rates = recipe.decoder_learning_rate, recipe.beginnings_learning_rate
+    fit(objective, batch, steps=recipe.decoder_steps, learning_rate=rates[0], folder=folder, **common)
+    again = folder / "beginnings"
+    fit(objective, beginnings, steps=recipe.beginnings_steps, learning_rate=rates[1], folder=again, **common)
     objective.cpu().eval()
 
 
