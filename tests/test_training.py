@@ -21,13 +21,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from musicgen_edu.composer.captions import INSTRUMENT_NAMES, caption
-from musicgen_edu.composer.score import ALL_ATTRIBUTES, is_held_out
+from musicgen_edu.composer.score import ALL_ATTRIBUTES, INSTRUMENTS, is_held_out
 from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, TextEncoderConfig
 from musicgen_edu.model import MusicGen
 from musicgen_edu.patterns import create_pattern
 from musicgen_edu.tokenizer import train_tokenizer
 from musicgen_edu.training import loop
-from musicgen_edu.training.data import ClipGroup, CodedClips, cached_codes, cached_waveforms, compose_clip
+from musicgen_edu.training.data import (
+    ClipGroup,
+    CodedClips,
+    cached_codes,
+    cached_waveforms,
+    compose_clip,
+    shipped_clips,
+    shipped_codes,
+)
 from musicgen_edu.training.decoder import CAPTION_DROPOUT, Batch, DecoderObjective, draw_batch
 from musicgen_edu.training.recipe import Recipe, train
 
@@ -422,3 +430,11 @@ def test_codes_are_cached_and_belong_to_their_clips(renderer, tmp_path):
         assert onsets.nonzero().flatten().tolist() == piece.onsets
     waveforms = cached_waveforms(tmp_path / "waveforms.safetensors", 50, 3)
     assert waveforms.shape == (3, 1, 16_000) and waveforms.dtype == torch.int16
+
+
+def test_the_shipped_codes_and_clips_need_no_synthesizer():
+    coded, clips = shipped_codes(), shipped_clips()
+    assert coded.codes.shape == (1_500, 4, 250) and 0 <= coded.codes.min() and coded.codes.max() < 1_024
+    assert coded.onsets.any(dim=1).all() and not coded.onsets[:, :4].any(), "every clip begins with silence"
+    assert set(clips) == set(INSTRUMENTS)
+    assert all(clip.waveform.shape == (1, 1, 64_000) and clip.waveform.abs().max() > 0.05 for clip in clips.values())

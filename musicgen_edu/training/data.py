@@ -80,16 +80,14 @@ class CodedClips:
     onsets: Bool[Tensor, "clips frames"]
 
 
-def cached_codes(
-    folder: Path, group: ClipGroup, codec: Codec, first_seed: int = 0, held_out: bool = False
-) -> CodedClips:
+def cached_codes(folder: Path, group: ClipGroup, codec: Codec) -> CodedClips:
     """The clips of a group, composed, rendered and encoded at the first call, shard by shard."""
     renderer, shards = None, []
     for index, seeds in enumerate(_shards(group.clips, f"encode {group.frames}")):
         file = folder / f"codes-{group.frames}-{index:03d}.safetensors"
         if not file.exists():
             renderer = renderer or Renderer()
-            pieces = [compose_clip(group.frames, first_seed + seed, held_out) for seed in seeds]
+            pieces = [compose_clip(group.frames, seed) for seed in seeds]
             _save(_encode(pieces, renderer, codec), file)
         shards.append(load_file(file))
     return CodedClips(*(torch.cat([shard[name] for shard in shards]) for name in ("codes", "attributes", "onsets")))
