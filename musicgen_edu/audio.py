@@ -90,7 +90,7 @@ class Audio:
     def _item_html(self, item: int) -> str:
         kind = "MP3" if self.sample_rate in MP3_SAMPLE_RATES else "WAV"  # both play in every browser; MP3 is small
         sound = _data_uri({"MP3": "audio/mpeg", "WAV": "audio/wav"}[kind], self._encode(item, kind))
-        picture = _data_uri("image/png", _small_png(self.plot(item)))
+        picture = _data_uri("image/png", small_png(self.plot(item)))
         name = html.escape(f"{self._name(item)}, {self.duration:.1f} seconds")
         return (
             f'<figure><figcaption>{name}</figcaption><audio controls aria-label="{name}" src="{sound}"></audio><br>'
@@ -139,7 +139,7 @@ def _draw_mel(axes: Axes, samples: Float[Tensor, "samples"], sample_rate: int) -
     axes.set(xlabel="seconds", ylabel="Hz", xlim=(0, len(samples) / sample_rate))
 
 
-def _small_png(figure: Figure) -> bytes:
+def small_png(figure: Figure) -> bytes:
     """A picture in few colours takes a third of the bytes; MAXCOVERAGE keeps the rare bright ones of the scale."""
     full, small = BytesIO(), BytesIO()
     figure.savefig(full, format="png", dpi=PICTURE_DPI)

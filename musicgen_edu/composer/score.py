@@ -23,6 +23,11 @@ TEXTURES = ("melody", "arpeggio", "chords")
 # Frames in an eighth note. An eighth of E frames is 1500 / E beats a minute: 62 or 68, 100 or 107, 150.
 EIGHTHS = {"slow": (22, 24), "medium": (14, 15), "fast": (10,)}
 TEMPOS = tuple(EIGHTHS)
+# Every attribute of a piece and its values, in the order of `Attributes`.
+VALUES = {
+    "instrument": INSTRUMENTS, "tempo": TEMPOS, "mode": MODES, "loudness": LOUDNESSES, "texture": TEXTURES,
+    "drums": (False, True),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,16 +42,13 @@ class Attributes:
     drums: bool
 
     def __post_init__(self):
-        choices = zip(astuple(self), (INSTRUMENTS, TEMPOS, MODES, LOUDNESSES, TEXTURES, (False, True)), strict=True)
-        for value, allowed in choices:
+        for value, allowed in zip(astuple(self), VALUES.values(), strict=True):
             if value not in allowed:
                 choice = ", ".join(map(str, allowed))
                 raise ValueError(f"{value!r} is not an attribute of a piece; choose one of {choice}.")
 
 
-ALL_ATTRIBUTES = tuple(
-    Attributes(*values) for values in itertools.product(INSTRUMENTS, TEMPOS, MODES, LOUDNESSES, TEXTURES, (False, True))
-)
+ALL_ATTRIBUTES = tuple(Attributes(*values) for values in itertools.product(*VALUES.values()))
 
 
 def is_held_out(attributes: Attributes) -> bool:

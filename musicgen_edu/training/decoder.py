@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from musicgen_edu.composer.captions import caption
-from musicgen_edu.composer.score import ALL_ATTRIBUTES
+from musicgen_edu.composer.captions import describe
+from musicgen_edu.composer.score import ALL_ATTRIBUTES, VALUES, Attributes
 from musicgen_edu.decoder import MusicGenDecoder
 from musicgen_edu.patterns import CodebookPattern
 from musicgen_edu.projection import TextProjection
@@ -21,73 +21,126 @@ from musicgen_edu.training.data import CodedClips
 
 CAPTION_DROPOUT = 0.15  # how often the caption is withheld: guidance needs a model that also knows music without words
 ONSET_WEIGHT = 3.0  # frames in which something is struck are few and decide tempo and tune
+PAST_DROPOUT = 0.25  # how often a clip's past is withheld up to a random step, so that only the caption tells
+ATTRIBUTES_WEIGHT = 0.5  # of the attributes' loss beside the codes'
+UNSAID = -1
 
 
 @dataclass
 class Batch:
-    """Captions as ids, and the codes that belong to them."""
+    """Captions as ids, what they say, and the codes that belong to them."""
 
     text_ids: Int[Tensor, "batch text_tokens"]
     text_mask: Int[Tensor, "batch text_tokens"] | Bool[Tensor, "batch text_tokens"]
     codes: Int[Tensor, "batch codebooks frames"]
     onsets: Bool[Tensor, "batch frames"]
+    said: Int[Tensor, "batch attributes"]  # which value each attribute has, or UNSAID
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(*(tensor.to(device) for tensor in (self.text_ids, self.text_mask, self.codes, self.onsets)))
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def draw_batch(
-    groups: list[tuple[float, CodedClips]],
-    frames_per_batch: int,
-    tokenizer: Tokenizer,
-    seed: str,
-    longest: int | None = None,
+    groups: list[tuple[float, CodedClips]], frames_per_batch: int, tokenizer: Tokenizer, seed: str
 ) -> Batch:
-    """A batch from one of the (share, clips) groups, chosen by its share, with freshly worded captions.
-
-    `longest` cuts the clips to their first so many frames, and so puts more of them into a batch.
-    """
+    """A batch from one of the (share, clips) groups, chosen by its share, with freshly worded captions."""
     rng = random.Random(seed)
     clips = rng.choices([clips for _, clips in groups], [share for share, _ in groups])[0]
-    frames = min(longest or clips.codes.shape[2], clips.codes.shape[2])
-    size = max(1, frames_per_batch // frames)
+    size = max(1, frames_per_batch // clips.codes.shape[2])
     rows = [rng.randrange(len(clips.codes)) for _ in range(size)]
-    captions = [caption(ALL_ATTRIBUTES[clips.attributes[row]], rng) for row in rows]
-    ids, mask = tokenizer(captions)
+    pieces = [ALL_ATTRIBUTES[clips.attributes[row]] for row in rows]
+    captions, told = zip(*(describe(attributes, rng) for attributes in pieces), strict=True)
+    ids, mask = tokenizer(list(captions))
     keep = torch.tensor([rng.random() >= CAPTION_DROPOUT for _ in rows])
-    return Batch(ids, mask * keep[:, None], clips.codes[rows, :, :frames].long(), clips.onsets[rows, :frames])
+    said = torch.tensor([_said(attributes, names) for attributes, names in zip(pieces, told, strict=True)])
+    said = said.where(keep[:, None], UNSAID)
+    return Batch(ids, mask * keep[:, None], clips.codes[rows].long(), clips.onsets[rows], said)
+
+
+def _said(attributes: Attributes, names: frozenset[str]) -> list[int]:
+    """The number of each attribute's value, UNSAID where a caption does not tell it."""
+    numbers = {name: values.index(getattr(attributes, name)) for name, values in VALUES.items()}
+    return [number if name in names else UNSAID for name, number in numbers.items()]
+
+
+class AttributeHeads(nn.Module):
+    """Linear classifiers of what a caption says, on any states: an aid of training that no exported model has."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(width, len(values)) for values in VALUES.values())
+
+    def forward(self, states: Float[Tensor, "batch steps width"], said: Int[Tensor, "batch attributes"]) -> Tensor:
+        """Mean cross-entropy over attributes that are said, with the same answer wanted at every step."""
+        wanted = said[:, None].expand(-1, states.shape[1], -1)
+        losses = [
+            F.cross_entropy(head(states).float().flatten(0, 1), wanted[..., index].flatten(), reduction="none",
+                            ignore_index=UNSAID)
+            for index, head in enumerate(self.heads)
+        ]  # fmt: skip
+        return torch.stack(losses).sum() / (wanted != UNSAID).sum().clamp(min=1)
 
 
 class DecoderObjective(nn.Module):
     """The three parts that learn together, and their loss: cross-entropy of the next code of every codebook.
 
     Only cells of the pattern that hold a frame count (Copet et al. 2023, section 2.2); onset frames count more.
+
+    With `heed_words`, two things keep the decoder from going by a clip's past alone. The past of some clips is withheld
+    (Bowman et al. 2016, arXiv:1511.06349, section 3.1, drop words of the past for the same reason), and what a caption
+    says must be readable from the text states and from the decoder's states at every step.
     """
 
     def __init__(
-        self, text_encoder: TextEncoder, projection: TextProjection, decoder: MusicGenDecoder, pattern: CodebookPattern
-    ):
+        self, text_encoder: TextEncoder, projection: TextProjection, decoder: MusicGenDecoder, pattern: CodebookPattern,
+        heed_words: bool = False,
+    ):  # fmt: skip
         super().__init__()
         self.text_encoder, self.projection, self.decoder = text_encoder, projection, decoder
         self.pattern = pattern
+        width = decoder.config.hidden_size
+        self.aids = nn.ModuleList(AttributeHeads(width) for _ in range(2 if heed_words else 0))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted loss, and the plain cross-entropy of each codebook in nats."""
-        entropies = self.cross_entropies(batch)
+        entropies, attributes = self._losses(batch)
         weights = 1 + (ONSET_WEIGHT - 1) * batch.onsets[:, None]
         loss = (entropies * weights).sum() / (weights.sum() * entropies.shape[1])
         by_codebook = {f"codebook{k}": value for k, value in enumerate(entropies.detach().mean(dim=(0, 2)))}
         onsets = entropies.detach().mean(dim=1)[batch.onsets].mean()
-        return {"loss": loss, "cross_entropy": entropies.detach().mean(), "onset": onsets, **by_codebook}
+        return {
+            "loss": loss + ATTRIBUTES_WEIGHT * sum(attributes.values()), "cross_entropy": entropies.detach().mean(),
+            "onset": onsets, **by_codebook, **attributes,
+        }  # fmt: skip
 
     def cross_entropies(self, batch: Batch) -> Float[Tensor, "batch codebooks frames"]:
         """Nats of surprise at each code, given the caption and the codes before it."""
-        sequence = self.pattern.interleave(batch.codes, self.decoder.config.special_token)
+        return self._losses(batch)[0]
+
+    def _losses(self, batch: Batch) -> tuple[Float[Tensor, "batch codebooks frames"], dict[str, Tensor]]:
+        sequence = self.pattern.interleave(batch.codes, self.decoder.config.special_token)[:, :, :-1]
+        if self.aids and self.training:
+            sequence = withhold_past(sequence, self.decoder.config.special_token)
         mask = batch.text_mask
         # A withheld caption still runs through the encoder (with nothing masked there) and is silenced behind it.
         seen = torch.where(mask.any(dim=1, keepdim=True), mask, torch.ones_like(mask))
-        states = self.projection(self.text_encoder(batch.text_ids, seen), mask)
-        logits = self.decoder(sequence[:, :, :-1], states, mask)
+        text_states = self.projection(self.text_encoder(batch.text_ids, seen), mask)
+        states = self.decoder.hidden_states(sequence, text_states, mask)
+        logits = torch.stack([head(states) for head in self.decoder.lm_heads], dim=1)
         logits = self.pattern.deinterleave(logits, batch.codes.shape[2], first_step=1).float()
-        return F.cross_entropy(logits.flatten(0, 2), batch.codes.flatten(), reduction="none").view(batch.codes.shape)
+        entropies = F.cross_entropy(logits.flatten(0, 2), batch.codes.flatten(), reduction="none")
+        mean_text = text_states.sum(dim=1, keepdim=True) / mask.sum(dim=1).clamp(min=1)[:, None, None]
+        read = zip(("in_text", "in_music"), self.aids, (mean_text, states), strict=False)
+        return entropies.view(batch.codes.shape), {name: aid(there, batch.said) for name, aid, there in read}
+
+
+def withhold_past(
+    sequence: Int[Tensor, "batch codebooks steps"], special_token: int
+) -> Int[Tensor, "batch codebooks steps"]:
+    """Replace, in some rows, everything before a random step by the special token."""
+    batch, _, steps = sequence.shape
+    chosen = torch.rand(batch, 1, device=sequence.device) < PAST_DROPOUT
+    first = torch.rand(batch, 1, device=sequence.device) * steps
+    withheld = chosen & (torch.arange(steps, device=sequence.device) < first)
+    return sequence.where(~withheld[:, None], special_token)

@@ -54,9 +54,9 @@ class Recipe:
     decoder_batch: int = 2_000  # frames a step
     decoder_steps: int = 3_300
     decoder_learning_rate: float = 7e-4
-    beginnings_steps: int = 900  # more decoder steps, every other one on the beginnings of clips
-    beginnings_frames: int = 60
-    beginnings_learning_rate: float = 4e-4
+    beginnings: ClipGroup = ClipGroup(64, 24_000, 0.5)  # short ones, for the second part
+    words_steps: int = 3_500  # more decoder steps, in which the words must be heeded
+    words_learning_rate: float = 6e-4
     seed: int = 0
 
 
@@ -117,31 +117,31 @@ def train_codec(codec: Codec, recipe: Recipe, folder: Path, accelerator: Acceler
 
 def _coded_groups(codec: Codec, recipe: Recipe, folder: Path, accelerator: Accelerator) -> list[Group]:
     with accelerator.main_process_first():
-        return [(group.share, cached_codes(folder, group, codec)) for group in recipe.groups]
+        return [(group.share, cached_codes(folder, group, codec)) for group in (*recipe.groups, recipe.beginnings)]
 
 
 def train_decoder(model: MusicGen, recipe: Recipe, groups: list[Group], folder: Path, accelerator: Accelerator) -> None:
     """Train text encoder, projection and decoder together on codes and freshly worded captions.
 
     Once a clip is under way, its own past tells nearly everything about it; only at its beginning must the caption be
-    understood. So the second part shows many beginnings.
+    understood. So the second part adds many beginnings, and an objective that makes the words count.
     """
 
-    def batch(step: int, process: int, longest: int | None = None) -> Batch:
-        seed = f"{recipe.seed} {step} {process}"
-        drawn = draw_batch(groups, recipe.decoder_batch, model.tokenizer, seed, longest)
-        return drawn.to(accelerator.device)
+    def batches(groups: list[Group], first: int):
+        def batch(step: int, process: int) -> Batch:
+            seed = f"{recipe.seed} {step + first} {process}"
+            return draw_batch(groups, recipe.decoder_batch, model.tokenizer, seed).to(accelerator.device)
 
-    def beginnings(step: int, process: int) -> Batch:
-        return batch(step + recipe.decoder_steps, process, recipe.beginnings_frames if step % 2 else None)
+        return batch
 
-    objective = DecoderObjective(model.text_encoder, model.projection, model.decoder, model.pattern)
+    parts = model.text_encoder, model.projection, model.decoder, model.pattern
     common = dict(accelerator=accelerator, seed=recipe.seed)
-    rates = recipe.decoder_learning_rate, recipe.beginnings_learning_rate
-    fit(objective, batch, steps=recipe.decoder_steps, learning_rate=rates[0], folder=folder, **common)
-    again = folder / "beginnings"
-    fit(objective, beginnings, steps=recipe.beginnings_steps, learning_rate=rates[1], folder=again, **common)
-    objective.cpu().eval()
+    fit(DecoderObjective(*parts), batches(groups[:-1], 0), steps=recipe.decoder_steps,
+        learning_rate=recipe.decoder_learning_rate, folder=folder, **common)  # fmt: skip
+    heeding = DecoderObjective(*parts, heed_words=True)
+    fit(heeding, batches(groups, recipe.decoder_steps), steps=recipe.words_steps,
+        learning_rate=recipe.words_learning_rate, folder=folder / "words", **common)  # fmt: skip
+    heeding.cpu().eval()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -156,12 +156,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--folder", type=Path, default=Path("runs/tiny"), help="where everything is kept (default: %(default)s)")
     add("--codec-steps", type=int, default=default.codec_steps, help="default: %(default)s")
     add("--decoder-steps", type=int, default=default.decoder_steps, help="default: %(default)s")
+    add("--words-steps", type=int, default=default.words_steps, help="default: %(default)s")
     add("--clips", type=float, default=1.0, help="share of the music to make, for a shorter trial (default: 1)")
     add("--seed", type=int, default=0, help="default: %(default)s")
     args = parser.parse_args(argv)
-    groups = tuple(replace(group, clips=max(1, round(group.clips * args.clips))) for group in default.groups)
+    *groups, beginnings = (
+        replace(group, clips=max(1, round(group.clips * args.clips))) for group in (*default.groups, default.beginnings)
+    )
     recipe = replace(
-        default, codec_steps=args.codec_steps, decoder_steps=args.decoder_steps, seed=args.seed, groups=groups,
+        default, codec_steps=args.codec_steps, decoder_steps=args.decoder_steps, words_steps=args.words_steps,
+        seed=args.seed, groups=tuple(groups), beginnings=beginnings,
         codec_clips=max(200, round(default.codec_clips * args.clips)),
     )  # fmt: skip
     train(recipe, args.folder)

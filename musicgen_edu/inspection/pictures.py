@@ -1,0 +1,38 @@
+"""Pictures that say in words what they show: an image with alt text wherever a notebook is read."""
+
+from __future__ import annotations
+
+import base64
+import html
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from musicgen_edu.audio import small_png
+
+# Okabe and Ito's palette: told apart by the colour-blind too (https://jfly.uni-koeln.de/color/).
+BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
+SKY, PURPLE, YELLOW, GREY = "#56b4e9", "#cc79a7", "#f0e442", "#767676"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image, and the sentence that stands for it where it cannot be seen."""
+
+    content: bytes
+    media_type: str  # "image/svg+xml" or "image/png"
+    alt: str
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.content).decode()
+        return f'<img alt="{html.escape(self.alt)}" src="data:{self.media_type};base64,{data}">'
+
+
+def picture(figure: Figure, alt: str) -> Picture:
+    """A matplotlib figure as a small PNG with alt text. Make figures with `Figure(...)`, not with pyplot."""
+    return Picture(small_png(figure), "image/png", alt)
+
+
+def svg_picture(svg: str, alt: str) -> Picture:
+    """A hand-written SVG with alt text; its background should be painted, so that a dark theme does not hide it."""
+    return Picture(svg.encode(), "image/svg+xml", alt)
