@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from musicgen_edu.composer.captions import INSTRUMENT_NAMES, caption
-from musicgen_edu.composer.score import ALL_ATTRIBUTES, INSTRUMENTS, is_held_out
+from musicgen_edu.composer.score import ALL_ATTRIBUTES, INSTRUMENTS, VALUES, is_held_out
 from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, TextEncoderConfig
 from musicgen_edu.model import MusicGen
 from musicgen_edu.patterns import create_pattern
@@ -36,7 +37,17 @@ from musicgen_edu.training.data import (
     shipped_clips,
     shipped_codes,
 )
-from musicgen_edu.training.decoder import CAPTION_DROPOUT, Batch, DecoderObjective, draw_batch
+from musicgen_edu.training.decoder import (
+    ATTRIBUTES_WEIGHT,
+    CAPTION_DROPOUT,
+    PAST_DROPOUT,
+    UNSAID,
+    AttributeHeads,
+    Batch,
+    DecoderObjective,
+    draw_batch,
+    withhold_past,
+)
 from musicgen_edu.training.recipe import Recipe, train
 
 ROOT = Path(__file__).parents[1]
@@ -255,7 +266,8 @@ def batch(tokenizer) -> Batch:
     mask = mask * torch.tensor([True, True, False])[:, None]  # the third caption is withheld
     onsets = torch.zeros(3, 9, dtype=torch.bool)
     onsets[:, [1, 5]] = True
-    return Batch(ids, mask, torch.randint(32, (3, 4, 9)), onsets)
+    said = torch.tensor([[0, -1, 0, -1, 0, -1], [3, 0, -1, -1, -1, -1], [-1] * 6])
+    return Batch(ids, mask, torch.randint(32, (3, 4, 9)), onsets, said)
 
 
 def test_the_loss_is_what_the_pattern_masks_in_counted_by_hand(objective, batch):
@@ -299,7 +311,7 @@ def test_a_withheld_caption_is_the_null_condition_of_guidance(objective, batch):
         logits = objective.pattern.deinterleave(logits, 9, first_step=1)
         expected = F.cross_entropy(logits.permute(0, 3, 1, 2), batch.codes[2:], reduction="none")
         torch.testing.assert_close(entropies[2:], expected, atol=1e-5, rtol=1e-5)
-        reworded = Batch(batch.text_ids.clone(), batch.text_mask, batch.codes, batch.onsets)
+        reworded = replace(batch, text_ids=batch.text_ids.clone())
         reworded.text_ids[2] = batch.text_ids[0]
         torch.testing.assert_close(objective.cross_entropies(reworded)[2], entropies[2])
         reworded.text_ids[0] = batch.text_ids[1]
@@ -310,7 +322,8 @@ def test_a_padded_caption_costs_the_same_as_alone(objective, batch):
     with torch.no_grad():
         together = objective.cross_entropies(batch)[1:2]
         length = int(batch.text_mask[1].sum())
-        alone = Batch(batch.text_ids[1:2, :length], batch.text_mask[1:2, :length], batch.codes[1:2], batch.onsets[1:2])
+        alone = Batch(*(getattr(batch, field.name)[1:2] for field in fields(batch)))
+        alone = replace(alone, text_ids=alone.text_ids[:, :length], text_mask=alone.text_mask[:, :length])
         torch.testing.assert_close(objective.cross_entropies(alone), together, atol=1e-5, rtol=1e-5)
 
 
@@ -327,6 +340,39 @@ def test_it_learns_one_batch_by_heart(objective, batch):
     assert all(parameter.grad is not None for parameter in objective.parameters()), "all three parts learn"
 
 
+# Heeding the words
+
+
+def test_attribute_heads_ask_only_for_what_is_said():
+    heads, states = AttributeHeads(8), torch.randn(2, 3, 8)
+    said = torch.tensor([[4, UNSAID, 1, UNSAID, UNSAID, UNSAID], [UNSAID] * 6])
+    logs = [heads.heads[index](states[0]).log_softmax(dim=1)[:, value] for index, value in ((0, 4), (2, 1))]
+    torch.testing.assert_close(heads(states, said), -torch.cat(logs).mean())
+    assert heads(states, torch.full_like(said, UNSAID)) == 0
+
+
+def test_the_past_of_some_clips_is_withheld_from_the_start_on():
+    torch.manual_seed(0)
+    sequence = torch.randint(32, (4_000, 4, 20))
+    seen = withhold_past(sequence, 32)
+    silenced = (seen == 32).all(dim=1)
+    assert torch.equal(seen[~silenced[:, None].expand_as(seen)], sequence[~silenced[:, None].expand_as(seen)])
+    assert torch.equal(silenced, silenced.long().cummin(dim=1).values.bool()), "nothing is withheld after what is shown"
+    assert abs(silenced.any(dim=1).float().mean() - PAST_DROPOUT) < 0.03
+
+
+def test_heeding_words_adds_two_losses_and_exports_nothing(objective, batch, tokenizer):
+    parts = objective.text_encoder, objective.projection, objective.decoder, objective.pattern
+    heeding = DecoderObjective(*parts, heed_words=True).eval()
+    with torch.no_grad():
+        plain, figures = objective(batch), heeding(batch)
+    torch.testing.assert_close(figures["cross_entropy"], plain["cross_entropy"])
+    added = ATTRIBUTES_WEIGHT * (figures["in_text"] + figures["in_music"])
+    torch.testing.assert_close(figures["loss"], plain["loss"] + added)
+    heeding(batch)["in_text"].backward()
+    assert heeding.text_encoder.model.shared.weight.grad.abs().sum() > 0, "the text encoder learns from its aid"
+
+
 # What it learns from
 
 
@@ -337,7 +383,7 @@ def coded_clips() -> list[tuple[float, CodedClips]]:
         codes = attributes[:, None, None].expand(count, 4, frames) % 32
         return CodedClips(codes, attributes, torch.zeros(count, frames, dtype=torch.bool))
 
-    return [(0.75, clips(10, 60)), (0.25, clips(20, 60))]
+    return [(0.75, clips(10, 32)), (0.25, clips(20, 32))]
 
 
 @pytest.fixture(scope="module")
@@ -373,6 +419,16 @@ def test_captions_of_a_batch_are_about_its_clips(coded_clips, real_tokenizer):
         assert not any(name in text for name in others), text
 
 
+def test_a_batch_knows_what_its_captions_say(coded_clips, real_tokenizer):
+    batch = draw_batch(coded_clips, 800, real_tokenizer, "0")
+    values = [list(VALUES[name]) for name in VALUES]
+    for row, code in zip(batch.said.tolist(), batch.codes[:, 0, 0].tolist(), strict=True):
+        of_clip = [getattr(ALL_ATTRIBUTES[code], name) for name in VALUES]
+        assert all(said in (UNSAID, known.index(value)) for said, known, value in zip(row, values, of_clip, strict=True))
+    assert ((batch.said == UNSAID).all(dim=1) | batch.text_mask.any(dim=1)).all(), "a withheld caption says nothing"
+    assert (batch.said != UNSAID).any(dim=0).all()
+
+
 def test_clips_are_a_function_of_seed_and_length():
     assert compose_clip(50, 3) == compose_clip(50, 3) != compose_clip(50, 4)
     assert not any(is_held_out(compose_clip(50, seed).attributes) for seed in range(300))
@@ -392,7 +448,7 @@ TINY_RECIPE = Recipe(
     ),
     captions=1_500, codec_clips=4, codec_batch=2, codec_segment=16, codec_warmup_steps=2, codec_steps=3,
     groups=(ClipGroup(50, 6, 0.5), ClipGroup(100, 3, 0.5)), decoder_batch=200, decoder_steps=4,
-    beginnings_steps=2, beginnings_frames=30,
+    beginnings=ClipGroup(30, 4, 0.5), words_steps=2,
 )  # fmt: skip
 
 
