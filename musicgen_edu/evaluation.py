@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,7 +26,7 @@ from musicgen_edu.classifiers import TASKS, Features, Judge, extract_features, r
 from musicgen_edu.clips import BATCH, Clips, Prompt, draw_prompts, generate_clips, last_window, real_clips, rebuild
 from musicgen_edu.codec import Codec
 from musicgen_edu.composer.captions import describe
-from musicgen_edu.composer.compose import compose
+from musicgen_edu.composer.compose import LEAD_IN, compose
 from musicgen_edu.composer.render import SAMPLE_RATE, Renderer
 from musicgen_edu.composer.score import FRAME_RATE
 from musicgen_edu.model import MAX_DURATION, MusicGen
@@ -83,7 +83,7 @@ def evaluate(model: MusicGen, plan: Plan, training_codes: Sequence[Tensor] = ())
         "adherence": adherence(judges, made, prompts, {"ceiling": real, "codec": rebuilt}),
         "frechet": measure_frechet(renderer, codec, made, real, frames),
         "diversity": measure_diversity(model, renderer, prompts[0], plan),
-        "cross_entropy": {"decoder": cross_entropy(model, real)},
+        "cross_entropy": cross_entropy(model, real),
     }
     if training_codes:
         size = codec.config.codebook_size
@@ -204,17 +204,33 @@ def memorisation(
 
 
 @torch.no_grad()
-def cross_entropy(model: MusicGen, real: Clips) -> float:
-    """Mean surprise in nats at the codes of held-out real clips, given held-out captions of them."""
-    surprises = []
-    for rows in torch.arange(len(real.codes)).split(BATCH):
-        rngs = [(real.attributes[row], random.Random(f"caption {row}")) for row in rows.tolist()]
-        ids, mask = model.tokenizer([describe(attributes, rng, held_out=True)[0] for attributes, rng in rngs])
-        codes = real.codes[rows]
-        sequence = model.pattern.interleave(codes, model.config.decoder.special_token)
-        logits = model.pattern.deinterleave(model(sequence[:, :, :-1], ids, mask), codes.shape[2], first_step=1)
-        surprises.append(F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none"))
-    return float(torch.cat(surprises).mean())
+def cross_entropy(model: MusicGen, real: Clips) -> dict[str, float]:
+    """Mean surprise in nats at the codes of held-out real clips, given held-out captions of them.
+
+    Beside it the surprise with each clip's caption given to the next one, and with none: what the words are worth. That
+    shows at the first note, before the clip's own past tells the same.
+    """
+    rngs = [random.Random(f"caption {row}") for row in range(len(real.codes))]
+    right = [describe(*pair, held_out=True)[0] for pair in zip(real.attributes, rngs, strict=True)]
+    figures = {}
+    for name, texts in (("right", right), ("wrong", right[1:] + right[:1]), ("no", right)):
+        surprises = torch.cat([
+            _surprises(model, real.codes[rows], [texts[row] for row in rows.tolist()], withheld=name == "no")
+            for rows in torch.arange(len(real.codes)).split(BATCH)
+        ])  # fmt: skip
+        figures[f"decoder, {name} captions"] = float(surprises.mean())
+        figures[f"decoder, {name} captions, first note"] = float(surprises[:, :, LEAD_IN].mean())
+    return figures
+
+
+def _surprises(
+    model: MusicGen, codes: Int[Tensor, "batch codebooks frames"], texts: list[str], withheld: bool
+) -> Float[Tensor, "batch codebooks frames"]:
+    ids, mask = model.tokenizer(texts)
+    sequence = model.pattern.interleave(codes, model.config.decoder.special_token)
+    logits = model(sequence[:, :, :-1], ids, torch.zeros_like(mask) if withheld else mask)
+    logits = model.pattern.deinterleave(logits, codes.shape[2], first_step=1)
+    return F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view(codes.shape)
 
 
 def at_scale(

@@ -186,7 +186,7 @@ def test_a_whole_evaluation_in_miniature(renderer, small_model, tmp_path):
     report = evaluate(small_model, plan, training)
     assert report["codec"]["all"]["clips"] == 16
     assert set(report["adherence"]) == set(TASKS)
-    assert report["frechet"]["ratio"] > 0 and report["cross_entropy"]["decoder"] > 0
+    assert report["frechet"]["ratio"] > 0 and report["cross_entropy"]["decoder, right captions"] > 0
     assert 0 < report["memorisation"]["codebook 0, generated"]["longest"] < 20
     write_report(report, tmp_path)
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == json.loads(json.dumps(report))

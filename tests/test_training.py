@@ -448,7 +448,7 @@ TINY_RECIPE = Recipe(
     ),
     captions=1_500, codec_clips=4, codec_batch=2, codec_segment=16, codec_warmup_steps=2, codec_steps=3,
     groups=(ClipGroup(50, 6, 0.5), ClipGroup(100, 3, 0.5)), decoder_batch=200, decoder_steps=4,
-    beginnings=ClipGroup(30, 4, 0.5), words_steps=2,
+    beginnings=ClipGroup(30, 4, 0.5), caption_steps=2, caption_batch=4, words_steps=2,
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -49,13 +50,16 @@ def draw_batch(
     clips = rng.choices([clips for _, clips in groups], [share for share, _ in groups])[0]
     size = max(1, frames_per_batch // clips.codes.shape[2])
     rows = [rng.randrange(len(clips.codes)) for _ in range(size)]
-    pieces = [ALL_ATTRIBUTES[clips.attributes[row]] for row in rows]
+    ids, mask, said = word_captions([ALL_ATTRIBUTES[clips.attributes[row]] for row in rows], tokenizer, rng)
+    keep = torch.tensor([rng.random() >= CAPTION_DROPOUT for _ in rows])[:, None]
+    return Batch(ids, mask * keep, clips.codes[rows].long(), clips.onsets[rows], said.where(keep, UNSAID))
+
+
+def word_captions(pieces: Sequence[Attributes], tokenizer: Tokenizer, rng: random.Random) -> tuple[Tensor, ...]:
+    """Fresh captions for pieces: ids and mask [batch, text_tokens], and what they say [batch, attributes]."""
     captions, told = zip(*(describe(attributes, rng) for attributes in pieces), strict=True)
-    ids, mask = tokenizer(list(captions))
-    keep = torch.tensor([rng.random() >= CAPTION_DROPOUT for _ in rows])
     said = torch.tensor([_said(attributes, names) for attributes, names in zip(pieces, told, strict=True)])
-    said = said.where(keep[:, None], UNSAID)
-    return Batch(ids, mask * keep[:, None], clips.codes[rows].long(), clips.onsets[rows], said)
+    return *tokenizer(list(captions)), said
 
 
 def _said(attributes: Attributes, names: frozenset[str]) -> list[int]:
@@ -80,6 +84,31 @@ class AttributeHeads(nn.Module):
             for index, head in enumerate(self.heads)
         ]  # fmt: skip
         return torch.stack(losses).sum() / (wanted != UNSAID).sum().clamp(min=1)
+
+
+class CaptionObjective(nn.Module):
+    """Text encoder and projection alone: what a caption says must be readable from the mean of its states.
+
+    Through the decoder they learn this slowly, since the music's past tells the same.
+    """
+
+    def __init__(self, text_encoder: TextEncoder, projection: TextProjection, width: int):
+        super().__init__()
+        self.text_encoder, self.projection = text_encoder, projection
+        self.aid = AttributeHeads(width)
+
+    def forward(self, captions: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """The loss of ids, mask and what is said, as `word_captions` gives them."""
+        ids, mask, said = captions
+        states = self.projection(self.text_encoder(ids, mask), mask)
+        return {"loss": self.aid(mean_of_tokens(states, mask), said)}
+
+
+def mean_of_tokens(
+    states: Float[Tensor, "batch text_tokens width"], mask: Int[Tensor, "batch text_tokens"]
+) -> Float[Tensor, "batch 1 width"]:
+    """The mean over unmasked tokens; zero where all are masked. Masked states must be zero already."""
+    return states.sum(dim=1, keepdim=True) / mask.sum(dim=1).clamp(min=1)[:, None, None]
 
 
 class DecoderObjective(nn.Module):
@@ -130,8 +159,7 @@ class DecoderObjective(nn.Module):
         logits = torch.stack([head(states) for head in self.decoder.lm_heads], dim=1)
         logits = self.pattern.deinterleave(logits, batch.codes.shape[2], first_step=1).float()
         entropies = F.cross_entropy(logits.flatten(0, 2), batch.codes.flatten(), reduction="none")
-        mean_text = text_states.sum(dim=1, keepdim=True) / mask.sum(dim=1).clamp(min=1)[:, None, None]
-        read = zip(("in_text", "in_music"), self.aids, (mean_text, states), strict=False)
+        read = zip(("in_text", "in_music"), self.aids, (mean_of_tokens(text_states, mask), states), strict=False)
         return entropies.view(batch.codes.shape), {name: aid(there, batch.said) for name, aid, there in read}
 
 

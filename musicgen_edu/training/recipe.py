@@ -32,7 +32,7 @@ from musicgen_edu.training.data import (
     save_samples,
     to_float,
 )
-from musicgen_edu.training.decoder import Batch, DecoderObjective, draw_batch
+from musicgen_edu.training.decoder import Batch, CaptionObjective, DecoderObjective, draw_batch, word_captions
 from musicgen_edu.training.loop import create_accelerator, fit
 
 Group = tuple[float, CodedClips]  # the share of the batches, and their clips
@@ -55,7 +55,10 @@ class Recipe:
     decoder_steps: int = 3_300
     decoder_learning_rate: float = 7e-4
     beginnings: ClipGroup = ClipGroup(64, 24_000, 0.5)  # short ones, for the second part
-    words_steps: int = 3_500  # more decoder steps, in which the words must be heeded
+    caption_steps: int = 1_500  # of the text encoder alone, before the second part
+    caption_batch: int = 64  # captions a step
+    caption_learning_rate: float = 1.5e-3
+    words_steps: int = 2_800  # more decoder steps, in which the words must be heeded
     words_learning_rate: float = 6e-4
     seed: int = 0
 
@@ -124,7 +127,8 @@ def train_decoder(model: MusicGen, recipe: Recipe, groups: list[Group], folder: 
     """Train text encoder, projection and decoder together on codes and freshly worded captions.
 
     Once a clip is under way, its own past tells nearly everything about it; only at its beginning must the caption be
-    understood. So the second part adds many beginnings, and an objective that makes the words count.
+    understood. So the text encoder then reads captions by itself for a while, and the second part adds many beginnings
+    and an objective that makes the words count.
     """
 
     def batches(groups: list[Group], first: int):
@@ -134,10 +138,18 @@ def train_decoder(model: MusicGen, recipe: Recipe, groups: list[Group], folder: 
 
         return batch
 
+    def captions(step: int, process: int) -> tuple[Tensor, ...]:
+        rng = random.Random(f"captions {recipe.seed} {step} {process}")
+        pieces = [draw_attributes(rng) for _ in range(recipe.caption_batch)]
+        return tuple(part.to(accelerator.device) for part in word_captions(pieces, model.tokenizer, rng))
+
     parts = model.text_encoder, model.projection, model.decoder, model.pattern
     common = dict(accelerator=accelerator, seed=recipe.seed)
     fit(DecoderObjective(*parts), batches(groups[:-1], 0), steps=recipe.decoder_steps,
         learning_rate=recipe.decoder_learning_rate, folder=folder, **common)  # fmt: skip
+    reading = CaptionObjective(model.text_encoder, model.projection, model.decoder.config.hidden_size)
+    fit(reading, captions, steps=recipe.caption_steps, learning_rate=recipe.caption_learning_rate,
+        folder=folder / "captions", **common)  # fmt: skip
     heeding = DecoderObjective(*parts, heed_words=True)
     fit(heeding, batches(groups, recipe.decoder_steps), steps=recipe.words_steps,
         learning_rate=recipe.words_learning_rate, folder=folder / "words", **common)  # fmt: skip
