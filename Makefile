@@ -33,8 +33,9 @@ test: $(VENV)/installed-test  ## run all tests
 	$(BIN)/python -m pytest $(NBVAL) tests notebooks
 
 notebooks: $(VENV)/installed-lab  ## run all notebooks again and store their outputs
-	$(BIN)/python -m nbconvert --to notebook --execute --inplace \
-		--ExecutePreprocessor.timeout=120 --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+	$(BIN)/python .ci/repository_address.py
+	$(BIN)/python -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=120 \
+		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
 
 benchmark: $(VENV)/installed-music  ## print speed and memory as ratios
 	@$(BIN)/python tests/benchmarks/run.py

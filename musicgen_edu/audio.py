@@ -105,8 +105,11 @@ class Audio:
 
     def _encode(self, item: int, kind: str) -> bytes:
         subtype = {"WAV": "PCM_16", "MP3": "MPEG_LAYER_III"}[kind]
+        samples = self._samples(item).T
+        if kind == "WAV":  # libsndfile would round down, which shifts the whole clip by half a step
+            samples = (samples * 2**15).round().clamp(max=2**15 - 1).to(torch.int16)
         file = BytesIO()
-        soundfile.write(file, self._samples(item).T.numpy(), self.sample_rate, format=kind, subtype=subtype)
+        soundfile.write(file, samples.numpy(), self.sample_rate, format=kind, subtype=subtype)
         return file.getvalue()
 
 

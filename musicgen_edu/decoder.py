@@ -1,6 +1,6 @@
 """Room 04: a transformer that writes K streams of codes while it looks at the text.
 
-MusicGen's decoder (Copet et al. 2023, arXiv:2306.05284, section 2.3). At each step the embeddings of the K codes are
+MusicGen's decoder (Copet et al. 2023, arXiv:2306.05284, section 2.4). At each step the embeddings of the K codes are
 summed into one vector; pre-norm layers let it look at its own past (causal self-attention) and at the prompt
 (cross-attention); K linear heads then score the next code of every stream. Modules carry the names they have in
 transformers' `MusicgenForCausalLM`, so that a checkpoint's keys differ by a prefix only.

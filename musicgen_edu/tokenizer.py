@@ -100,6 +100,10 @@ class Tokenizer:
         """Return the pieces that `encode` counts, one an id."""
         return [self._model.id_to_piece(index) for index in self.encode(text)]
 
+    def scores(self, text: str) -> list[float]:
+        """Return the log probability of each piece that `encode` counts; it is 0 for the end and for the unknown."""
+        return [self._model.get_score(index) for index in self.encode(text)]
+
     def unknown_words(self, text: str) -> list[str]:
         """Return the words of the prompt that are not one piece: those that no training caption held.
 

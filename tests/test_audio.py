@@ -52,7 +52,13 @@ def test_what_is_saved_is_read_again(tmp_path_factory, batch, channels, samples,
         again = load_audio(path)
         assert again.sample_rate == sample_rate and again.duration == samples / sample_rate
         expected = audio.waveform[item : item + 1].clamp(-1, 1)
-        torch.testing.assert_close(again.waveform, expected, atol=2 / 32768, rtol=0)
+        torch.testing.assert_close(again.waveform, expected, atol=1.01 / 32768, rtol=0)
+
+
+def test_samples_are_rounded_and_not_cut_off(tmp_path):
+    audio = make_audio(samples=16_000)
+    moved = load_audio(audio.save(tmp_path / "clip.wav")).waveform - audio.waveform.clamp(-1, 1)
+    assert abs(moved.mean()) < 0.02 / 32768
 
 
 def test_the_file_is_16_bit_wav(tmp_path):

@@ -93,9 +93,11 @@ def imported_distributions(paths: list[Path]) -> set[str]:
 
 def test_the_package_imports_what_it_declares_and_nothing_else():
     for_training = [path for folder in ("composer", "training") for path in (PACKAGE / folder).rglob("*.py")]
-    otherwise = [path for path in PACKAGE.rglob("*.py") if path not in for_training]
+    for_notebooks = list((PACKAGE / "inspection").rglob("*.py"))
+    otherwise = [path for path in PACKAGE.rglob("*.py") if path not in for_training + for_notebooks]
     assert imported_distributions(otherwise) | {"numpy"} == set(core)  # numpy is met through Tensor.numpy()
     assert imported_distributions(for_training) <= set(core) | set(requirements(extras["train"]))
+    assert imported_distributions(for_notebooks) <= set(core) | set(requirements(extras["notebooks"]))
 
 
 def test_readme_promises_only_words_that_captions_hold():

@@ -59,6 +59,11 @@ def test_presets_pass_the_preflight(preset):
             768,
             ["k_proj, Linear(768, 768)", "project_text=True and text_hidden_size=512", "or set hidden_size=512, so"],
         ),
+        (  # equal widths build no projection, whatever project_text says
+            {"hidden_size": 768, "text_hidden_size": 768},
+            768,
+            ["k_proj, Linear(768, 768)", "text_hidden_size=512, which puts Linear(512, 768)", "or set hidden_size=512"],
+        ),
     ],
 )
 def test_mismatch_names_widths_layer_and_mends(sizes, expected, parts):

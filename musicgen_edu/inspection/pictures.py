@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
@@ -19,13 +19,19 @@ SKY, PURPLE, YELLOW, GREY = "#56b4e9", "#cc79a7", "#f0e442", "#767676"
 class Picture:
     """An image, and the sentence that stands for it where it cannot be seen."""
 
-    content: bytes
+    content: bytes = field(repr=False)  # or a notebook would store all of it as text too
     media_type: str  # "image/svg+xml" or "image/png"
     alt: str
 
     def _repr_html_(self) -> str:
         data = base64.b64encode(self.content).decode()
         return f'<img alt="{html.escape(self.alt)}" src="data:{self.media_type};base64,{data}">'
+
+
+def problem(message: object) -> str:
+    """One sentence of HTML, red on white whatever the theme, announced by screen readers: what a view says when asked
+    for something that cannot be."""
+    return f'<p role="alert" style="color:#b30000;background:#ffffff;padding:4px">✗ {html.escape(str(message))}</p>'
 
 
 def picture(figure: Figure, alt: str) -> Picture:
