@@ -12,11 +12,14 @@ override export PROMPT := $(value PROMPT)
 override export DURATION := $(value DURATION)
 override export SEED := $(value SEED)
 
-.PHONY: help music lab test notebooks benchmark clean
+# Which notebooks are run, compared, measured or opened: make browser-test NOTEBOOKS=notebooks/05*.ipynb
+NOTEBOOKS ?= notebooks/*.ipynb
+
+.PHONY: help music lab test notebooks notebook-costs browser-test release-check benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 24
 
 music: $(VENV)/installed-music  ## generate a WAV: make music PROMPT="happy marimba, fast" DURATION=8 SEED=0
 	@$(BIN)/musicgen-edu generate --duration="$$DURATION" --seed="$$SEED" -- "$$PROMPT"
@@ -26,6 +29,7 @@ lab: $(VENV)/installed-lab  ## open JupyterLab on the notebooks
 
 # Every notebook is run, and each of its outputs compared with the stored one.
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with=tests/nbval_sanitize.cfg
+COMPARE = $(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
 
 test: $(VENV)/installed-test  ## run all tests
 	@command -v fluidsynth >/dev/null || echo "FluidSynth is missing: tests that render music are skipped." \
@@ -34,8 +38,21 @@ test: $(VENV)/installed-test  ## run all tests
 
 notebooks: $(VENV)/installed-lab  ## run all notebooks again and store their outputs
 	$(BIN)/python .ci/repository_address.py
+	$(BIN)/python .ci/glossary.py
 	$(BIN)/python -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=120 \
-		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
+		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False $(NOTEBOOKS)
+
+notebook-costs: $(VENV)/installed-lab  ## print the seconds and the peak memory of every notebook
+	@$(BIN)/python tests/benchmarks/notebooks.py $(NOTEBOOKS)
+
+browser-test: $(VENV)/installed-browser  ## run all notebooks in a real browser and use their widgets
+	@$(BIN)/python tests/browser/run.py $(NOTEBOOKS)
+
+# What is compared must hold on other processors too.
+release-check: $(VENV)/installed-test  ## compare all notebooks as on an older processor, on one thread, without a network
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(COMPARE)
+	OMP_NUM_THREADS=1 $(COMPARE)
+	$(BIN)/python tests/offline.py $(COMPARE)
 
 benchmark: $(VENV)/installed-music  ## print speed and memory as ratios
 	@$(BIN)/python tests/benchmarks/run.py
@@ -48,6 +65,7 @@ clean:  ## remove the virtual environment and caches; your music stays
 extras-music :=
 extras-lab := [notebooks]
 extras-test := [notebooks,train,test]
+extras-browser := [notebooks,browser]
 
 $(VENV)/installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --constraint constraints.txt --editable ".$(extras-$*)"

@@ -36,7 +36,7 @@ from musicgen_edu.training.codec import mel_distance
 
 SHORTEST = 3.0  # seconds: rhythm is heard up to two seconds back
 # Seeds that training never uses: it counts from 0.
-JUDGE_SEED, REAL_SEED, OTHER_REAL_SEED = 10_000_000, 21_000_000, 22_000_000
+JUDGE_SEED, REAL_SEED, OTHER_REAL_SEED = 10_000_000, 23_000_000, 24_000_000
 JUDGES = ("real-trained", "codec-trained")
 
 

@@ -2,7 +2,7 @@
 
 At every step the decoder reads the column of tokens before it and scores the next one of each codebook; guidance
 compares these scores with those of no prompt at all; a token is drawn for every cell that holds a frame, and every
-other cell gets the special token. (Copet et al. 2023, arXiv:2306.05284, sections 2.2 and 4.2; audiocraft's
+other cell gets the special token. (Copet et al. 2023, arXiv:2306.05284, sections 2.2 and 3.1; audiocraft's
 `LMModel.generate`, transformers' `MusicgenForConditionalGeneration.generate`.)
 """
 

@@ -5,7 +5,7 @@ Each function takes logits and gives logits, so that they chain; the last one, `
     apply_guidance → apply_temperature → keep_top_k → keep_top_p → sample
 
 A token that may not be drawn has the score −∞. MusicGen's defaults are a guidance of 3, a temperature of 1 and the
-250 likeliest tokens (Copet et al. 2023, arXiv:2306.05284, section 4.2).
+250 likeliest tokens (Copet et al. 2023, arXiv:2306.05284, section 3.1).
 """
 
 from __future__ import annotations

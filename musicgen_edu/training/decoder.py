@@ -105,7 +105,8 @@ class CaptionObjective(nn.Module):
 
 
 def mean_of_tokens(
-    states: Float[Tensor, "batch text_tokens width"], mask: Int[Tensor, "batch text_tokens"]
+    states: Float[Tensor, "batch text_tokens width"],
+    mask: Int[Tensor, "batch text_tokens"] | Bool[Tensor, "batch text_tokens"],
 ) -> Float[Tensor, "batch 1 width"]:
     """The mean over unmasked tokens; zero where all are masked. Masked states must be zero already."""
     return states.sum(dim=1, keepdim=True) / mask.sum(dim=1).clamp(min=1)[:, None, None]

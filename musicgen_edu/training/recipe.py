@@ -58,7 +58,7 @@ class Recipe:
     caption_steps: int = 1_500  # of the text encoder alone, before the second part
     caption_batch: int = 64  # captions a step
     caption_learning_rate: float = 1.5e-3
-    words_steps: int = 2_800  # more decoder steps, in which the words must be heeded
+    words_steps: int = 3_200  # more decoder steps, in which the words must be heeded
     words_learning_rate: float = 6e-4
     seed: int = 0
 

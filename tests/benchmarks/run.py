@@ -6,7 +6,6 @@ Ratios, because machines differ: against real time, against the memory bandwidth
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measure import measure
 
 import musicgen_edu
 
@@ -88,11 +88,10 @@ def peak_memory() -> float:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "music.wav")
         command = [sys.executable, "-m", "musicgen_edu", "generate", PROMPT, f"--duration={SECONDS}"]
-        process = subprocess.Popen([*command, f"--output={output}"], stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status or not output.exists():
-            raise RuntimeError(f"`{' '.join(command)}` failed with status {status}")
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # macOS counts bytes, Linux kilobytes
+        cost = measure([*command, f"--output={output}"])
+        if not output.exists():
+            raise RuntimeError(f"`{' '.join(command)}` wrote no file")
+    return cost.memory
 
 
 def import_time(module: str) -> float:

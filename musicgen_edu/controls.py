@@ -1,0 +1,68 @@
+"""What the checks of room 10 are held against: rounding, and chance. Pure functions on tensors.
+
+Two right programs add up the same numbers in other orders, so they differ by some rounding and by nothing else. And
+what chance might have done is asked of a permutation test: its p-value is the share of shuffled worlds, the real one
+among them, that look at least as good as the real one. Where chance alone is at work it lies below 0.01 once in a
+hundred times, however the numbers are distributed (Fisher 1935, "The Design of Experiments", section 21; Phipson and
+Smyth 2010, arXiv:1603.05766, for counting the real world in).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+PERMUTATIONS = 1999
+
+
+def in_both_precisions(model: nn.Module, compute: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+    """Return what `compute` gives while `model`'s weights are float32, and while they are float64."""
+    rounded = compute()
+    model.double()
+    try:
+        return rounded, compute()
+    finally:
+        model.float()
+
+
+def farthest(one: Float[Tensor, "*axes"], other: Float[Tensor, "*axes"]) -> float:
+    """Return the largest difference between two tensors of one shape."""
+    return float((one.detach().double() - other.detach().double()).abs().max())
+
+
+def grouping_test(distances: Float[Tensor, "wordings things wordings things"]) -> tuple[float, float, float]:
+    """Mean distance between wordings of one thing, of two things, and the p-value of the first being the smaller.
+
+    In a shuffled world each wording's sentences are dealt out to the things anew.
+    """
+    wordings, things = distances.shape[:2]
+    dealt = torch.rand(PERMUTATIONS, wordings, things, generator=torch.Generator().manual_seed(0)).argsort(dim=2)
+    dealt = torch.cat([torch.arange(things).expand(1, wordings, things), dealt])  # the real world comes first
+    row, across = torch.arange(wordings), ~torch.eye(wordings, dtype=torch.bool)
+    paired = distances[row[:, None, None], dealt[:, :, None], row[:, None], dealt[:, None]]  # [worlds, w, w, things]
+    same = paired[:, across].double().mean(dim=(1, 2))
+    every = float(distances.transpose(1, 2)[across].double().mean())
+    return float(same[0]), (every * things - float(same[0])) / (things - 1), _share_as_low(same)
+
+
+def pairing_test(costs: Float[Tensor, "items partners"]) -> tuple[float, float]:
+    """How much less each item's own partner costs than a partner drawn at random, and the p-value of that."""
+    count = len(costs)
+    drawn = torch.rand(PERMUTATIONS, count, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
+    worlds = torch.cat([torch.arange(count)[None], drawn])
+    totals = costs.double()[torch.arange(count), worlds].mean(dim=1)
+    return float(costs.double().mean() - totals[0]), _share_as_low(totals)
+
+
+def sign_test(gains: Float[Tensor, " items"]) -> float:
+    """The p-value of a mean gain above 0, over all ways to flip the signs (Fisher's randomisation test)."""
+    signs = torch.cartesian_prod(*[torch.tensor([1.0, -1.0])] * len(gains)).view(-1, len(gains)).double()
+    return _share_as_low(-(signs @ gains.double()))
+
+
+def _share_as_low(worlds: Float[Tensor, " worlds"]) -> float:
+    """The share of worlds, the real one (the first) among them, that are as low as it; sums may differ by rounding."""
+    return float((worlds <= worlds[0] + 1e-9 * worlds.abs().max()).double().mean())
