@@ -31,16 +31,14 @@ class Task:
     features: tuple[str, ...]
 
     def label(self, attributes: Attributes) -> int:
-        """The index of the right answer, or −1 where the question does not arise (a medium loudness has no word)."""
-        value = getattr(attributes, self.attribute)
-        return self.answers.index(value) if value in self.answers else -1
+        """The index of the right answer."""
+        return self.answers.index(getattr(attributes, self.attribute))
 
 
 TASKS = {
     "instrument": Task("instrument", INSTRUMENTS, ("timbre",)),
     "drums": Task("drums", (False, True), ("timbre",)),
-    "loudness": Task("loudness", ("soft", "loud"), ("level", "timbre")),
-    "loudness of three": Task("loudness", LOUDNESSES, ("level", "timbre")),
+    "loudness": Task("loudness", LOUDNESSES, ("level", "timbre")),
     "tempo": Task("tempo", TEMPOS, ("rhythm",)),
     "mode": Task("mode", MODES, ("harmony",)),
     "texture": Task("texture", TEXTURES, ("rhythm", "motion")),
@@ -155,8 +153,7 @@ def train_judge(
 ) -> Judge:
     """Train a judge on clips whose attributes are known. The same seed gives the same judge."""
     labels = torch.tensor([task.label(each) for each in attributes])
-    asked = labels >= 0
-    features, labels = {name: features[name][asked] for name in task.features}, labels[asked]
+    features = {name: features[name] for name in task.features}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         judge = Judge(task, features)

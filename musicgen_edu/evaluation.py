@@ -31,6 +31,8 @@ from musicgen_edu.composer.render import SAMPLE_RATE, Renderer
 from musicgen_edu.composer.score import FRAME_RATE
 from musicgen_edu.model import MAX_DURATION, MusicGen
 from musicgen_edu.presets import create_musicgen_model
+from musicgen_edu.pretrained import named_tensors
+from musicgen_edu.reality_checks import fingerprint
 from musicgen_edu.report import write_report
 from musicgen_edu.training.codec import mel_distance
 
@@ -78,6 +80,7 @@ def evaluate(model: MusicGen, plan: Plan, training_codes: Sequence[Tensor] = ())
     rebuilt = rebuild(real, codec)
     made = generate_clips(model, prompts, plan.duration, plan.seed)
     report = {
+        "weights": fingerprint(named_tensors(model)),
         "plan": asdict(plan),
         "codec": measure_codec(real, rebuilt),
         "adherence": adherence(judges, made, prompts, {"ceiling": real, "codec": rebuilt}),
@@ -155,7 +158,7 @@ def adherence(
 def _chance(task: str, prompts: Sequence[Prompt]) -> float | None:
     question = TASKS[task]
     labels = [question.label(prompt.attributes) for prompt in prompts if question.attribute in prompt.named]
-    counts = Counter(label for label in labels if label >= 0)
+    counts = Counter(labels)
     return max(counts.values()) / counts.total() if counts else None
 
 

@@ -27,7 +27,8 @@ def to_markdown(report: dict) -> str:
         "# Evaluation",
         f"{plan['prompts']} prompts of {plan['duration']:g} s, held-out captions and attribute combinations; judges "
         f"trained on {plan['judge_clips']} renders; {plan['real_clips']} held-out renders; seed {plan['seed']}; "
-        f"{report['minutes']:.1f} minutes. Brackets hold 95 % intervals.",
+        f"{report['minutes']:.1f} minutes. The weights' SHA-256 begins with {report['weights'][:16]} "
+        "(`musicgen-edu verify` prints it). Brackets hold 95 % intervals.",
         "## Does it do what the prompt says",
         *_adherence(report["adherence"]),
         "## Codec",

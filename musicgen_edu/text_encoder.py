@@ -1,8 +1,8 @@
 """Room 02: token ids become vectors that know their neighbours.
 
 A T5 encoder (Raffel et al. 2020, arXiv:1910.10683). transformers' `T5EncoderModel` does the work, since T5 is not this
-course's lesson. Released MusicGens use a frozen t5-base of width 768; the shipped model trains its own of width 512
-together with the decoder.
+course's lesson. Released MusicGens use a frozen t5-base of width 768; the shipped model trains its own of width 512,
+first on captions alone and then together with the decoder.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from musicgen_edu.composer.score import (
     FRAME_RATE,
     INSTRUMENTS,
     LOUDNESSES,
+    RELEASE_FRAMES,
     Attributes,
     Note,
     Piece,
@@ -94,7 +96,12 @@ def test_a_struck_note_silences_the_one_before():
     for piece in PIECES:
         onsets = sorted(struck_together(piece))
         following = dict(zip(onsets, [*onsets[1:], piece.frames + 1], strict=True))
-        assert all(note.frames >= 1 and note.start + note.frames < following[note.start] for note in voices(piece))
+        assert all(note.frames >= 1 for note in piece.notes)
+        assert all(
+            note.start + note.frames + RELEASE_FRAMES <= following[note.start]
+            for note in voices(piece)
+            if following[note.start] <= piece.frames
+        )
         assert len({(note.instrument, note.pitch, note.start) for note in piece.notes}) == len(piece.notes)
 
 
@@ -103,7 +110,7 @@ def test_the_music_fills_the_piece():
         for seed in range(20):
             piece = random_piece(seed, frames)
             assert all(0 <= note.start and note.start + note.frames <= frames for note in voices(piece))
-            assert frames - max(note.start for note in voices(piece)) <= 4 * piece.eighth + 1
+            assert frames - max(note.start for note in voices(piece)) <= 4 * piece.eighth
 
 
 def test_pitches_belong_to_the_key():
@@ -174,7 +181,7 @@ def test_bad_input_is_refused_in_a_sentence():
 
 def test_held_out_combinations_never_come_in_training_and_are_a_tenth():
     held_out = {attributes for attributes in ALL_ATTRIBUTES if is_held_out(attributes)}
-    assert len(ALL_ATTRIBUTES) == len(set(ALL_ATTRIBUTES)) == 1_080
+    assert len(ALL_ATTRIBUTES) == len(set(ALL_ATTRIBUTES)) == 720
     assert 0.08 < len(held_out) / len(ALL_ATTRIBUTES) < 0.12
     rng = random.Random(0)
     trained = {draw_attributes(rng) for _ in range(20_000)}
@@ -309,12 +316,29 @@ def test_a_piece_is_the_sum_of_its_notes(renderer):
     np.testing.assert_allclose(renderer.render(piece), sum(parts), atol=1e-6)
 
 
+def test_a_note_has_faded_out_when_the_next_one_is_struck(renderer):
+    """Else a frame's sound would depend on what was struck before: the same notes after others, sample by sample."""
+    for seed in range(20):
+        piece, other = random_piece(seed, 250), random_piece(seed + 100, 250)
+        start = piece.onsets[len(piece.onsets) // 2]
+        after = tuple(note for note in piece.notes if note.start >= start)
+        before = tuple(
+            replace(note, frames=min(note.frames, start - RELEASE_FRAMES - note.start))
+            for note in other.notes
+            if note.start < start - RELEASE_FRAMES
+        )
+        mixed = renderer.render(replace(piece, notes=before + after))
+        np.testing.assert_array_equal(
+            mixed[start * SAMPLES_PER_FRAME :], renderer.render(piece)[start * SAMPLES_PER_FRAME :]
+        )
+
+
 @pytest.mark.parametrize("instrument", INSTRUMENTS)
-def test_loud_is_louder_than_medium_is_louder_than_soft(renderer, instrument):
+def test_loud_is_louder_than_soft(renderer, instrument):
     levels = []
     for loudness in LOUDNESSES:
         attributes = Attributes(instrument, "medium", "major", loudness, "chords", False)
         levels.append(np.sqrt(np.mean(renderer.render(compose(attributes, 100, random.Random(0))) ** 2)))
-    soft, medium, loud = levels
-    assert soft * 1.4 < medium and medium * 1.3 < loud, levels
+    soft, loud = levels
+    assert soft * 2 < loud, levels
     assert 0.001 < soft and loud < 0.5

@@ -19,6 +19,8 @@ from musicgen_edu.composer.score import Attributes, is_held_out
 from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, TextEncoderConfig
 from musicgen_edu.evaluation import Plan, evaluate, main, read_training_codes
 from musicgen_edu.model import MusicGen
+from musicgen_edu.pretrained import named_tensors
+from musicgen_edu.reality_checks import fingerprint
 from musicgen_edu.report import to_markdown, write_report
 
 
@@ -127,7 +129,7 @@ def test_the_judge_of_mode_answers_alike_in_every_key():
 
 def test_only_named_attributes_are_judged():
     features = {"timbre": torch.randn(20, 6)}
-    attributes = [Attributes("flute", "slow", "major", "medium", "melody", index % 2 == 0) for index in range(20)]
+    attributes = [Attributes("flute", "slow", "major", "soft", "melody", index % 2 == 0) for index in range(20)]
     judge = train_judge(TASKS["drums"], features, attributes, epochs=1)
     named = [frozenset({"drums"}) if index < 5 else frozenset({"mode"}) for index in range(20)]
     assert right_answers(judge, features, attributes, named)[1] == 5
@@ -184,6 +186,7 @@ def test_a_whole_evaluation_in_miniature(renderer, small_model, tmp_path):
     plan = Plan(16, 3.0, 16, 16, 16, guidance_scales=(1.0,), durations=(4.0,))
     training = [torch.randint(32, (3, 4, 60))]
     report = evaluate(small_model, plan, training)
+    assert report["weights"] == fingerprint(named_tensors(small_model))
     assert report["codec"]["all"]["clips"] == 16
     assert set(report["adherence"]) == set(TASKS)
     assert report["frechet"]["ratio"] > 0 and report["cross_entropy"]["decoder, right captions"] > 0

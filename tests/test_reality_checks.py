@@ -12,7 +12,6 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_edu import Audio, MusicGen, cli, reality_checks
 from musicgen_edu.controls import farthest, grouping_test, in_both_precisions, pairing_test, sign_test
-from musicgen_edu.pretrained import named_tensors
 from musicgen_edu.reality_checks import fingerprint, run_checks, without
 
 pytestmark = pytest.mark.filterwarnings("ignore::musicgen_edu.UnknownWordsWarning")
@@ -86,7 +85,7 @@ def test_the_command_says_so_with_its_exit_code(folder, capsys):
     assert cli.main(["verify", "--model", str(folder)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10 and lines[0].startswith("FAIL  weights")
-    assert lines[-1] == f"{sum(line.startswith('FAIL') for line in lines)} checks failed."
+    assert lines[-1] == f"Failed checks: {sum(line.startswith('FAIL') for line in lines)}."
 
 
 @pytest.mark.parametrize("words", [["--model", "missing"], ["--model"], ["--loud"], ["piano"]], ids=" ".join)

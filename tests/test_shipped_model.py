@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from transformers import AutoProcessor, AutoTokenizer, MusicgenForConditionalGen
 from musicgen_edu import PRESETS, MusicGen, create_musicgen_model
 from musicgen_edu.presets import SHIPPED
 from musicgen_edu.pretrained import named_tensors
+from musicgen_edu.reality_checks import fingerprint
 from musicgen_edu.sampling import apply_guidance
 
 PROMPT = "peaceful piano melody"
@@ -44,6 +46,12 @@ def test_it_is_what_its_preset_says(shipped):
     assert config.text_encoder.vocab_size == shipped.text_encoder.model.shared.num_embeddings
     assert config.text_encoder.vocab_size >= shipped.tokenizer.vocab_size
     assert (shipped.projection.in_features, shipped.projection.out_features) == (512, 768)
+
+
+def test_the_report_beside_it_was_measured_on_these_weights(shipped):
+    report = json.loads((SHIPPED / "evaluation" / "report.json").read_text(encoding="utf-8"))
+    assert report["weights"] == fingerprint(named_tensors(shipped))
+    assert report["plan"]["prompts"] >= 300
 
 
 def test_the_seeds_prompt_has_four_tokens(shipped):

@@ -22,7 +22,7 @@ INSTRUMENT_NAMES = {
     "trumpet": ("trumpet",),
     "synth": ("synth", "synthesizer", "synth lead"),
 }
-# What stands before the noun, and what may follow it instead. A medium loudness has no word.
+# What stands before the noun, and what may follow it instead.
 ADJECTIVES = {
     "slow": ("slow", "slow", "leisurely", "unhurried", "slow tempo", "slow paced"),
     "medium": ("medium tempo", "moderate", "mid tempo", "medium", "medium paced"),
@@ -86,7 +86,7 @@ def caption(attributes: Attributes, rng: random.Random, held_out: bool = False) 
 def describe(attributes: Attributes, rng: random.Random, held_out: bool = False) -> tuple[str, frozenset[str]]:
     """A caption, and the names of the attributes that it tells; the others are left unsaid.
 
-    A piece with drums nearly always says so, so that a prompt without drums means none. A medium loudness has no word.
+    A piece with drums nearly always says so, so that a prompt without drums means none.
     `held_out` takes sentence forms that training never sees.
     """
     said = _choose_said(attributes, rng)
@@ -112,8 +112,6 @@ def _choose_said(attributes: Attributes, rng: random.Random) -> set[str]:
     """The attributes that a caption tells: often all of them, else a part."""
     complete = rng.random() < 0.4
     said = {name for name in ("tempo", "mode", "loudness", "texture") if complete or rng.random() < 0.7}
-    if attributes.loudness == "medium":
-        said.discard("loudness")
     if rng.random() < 0.92:
         said.add("instrument")
     if rng.random() < (0.95 if attributes.drums else 0.4):

@@ -1,15 +1,15 @@
 """Writes a piece that fits given attributes: key, chord progression with a cadence, phrases, rhythm, and drums.
 
 Two rules make the music learnable by a small model (they were found by trial: see training/RUNS.md). Everything starts
-on the eighth-note grid, whose step is a whole number of frames, and a struck chord or note silences the one before it,
-so that a frame's sound depends on the last thing struck and its age, and on the drums.
+on the eighth-note grid, whose step is a whole number of frames, and everything has faded out when the next thing is
+struck, so that a frame's sound depends on the last thing struck and its age, and on nothing before.
 """
 
 from __future__ import annotations
 
 import random
 
-from musicgen_edu.composer.score import EIGHTHS, Attributes, Note, Piece
+from musicgen_edu.composer.score import EIGHTHS, RELEASE_FRAMES, Attributes, Note, Piece
 
 LEAD_IN = 4  # frames of silence before the first note
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
@@ -19,7 +19,7 @@ PROGRESSIONS = {
     "minor": ((0, 3, 4, 0), (0, 5, 3, 4), (0, 5, 2, 6), (0, 3, 0, 4)),
 }
 TONICS = (0, 2, 5, 7, 9)  # C, D, F, G, A for both modes, so that the tonic does not give the mode away
-VELOCITIES = {"soft": 45, "medium": 78, "loud": 112}
+VELOCITIES = {"soft": 45, "loud": 112}
 # The lowest pitch of the octave in which each instrument plays its chords; one of two a piece.
 REGISTERS = {
     "piano": (55, 60), "acoustic guitar": (50, 55), "electric guitar": (50, 55), "strings": (55, 60), "flute": (67, 72),
@@ -143,10 +143,10 @@ def _chords(rng: random.Random):
 
 
 def _strike(struck, attributes: Attributes, eighth: int, frames: int) -> list[Note]:
-    """Lay what is struck on the grid of frames. Each note sounds until a frame before the next one is struck."""
+    """Lay what is struck on the grid of frames. Each note ends early enough to fade out before the next one."""
     notes, time = [], LEAD_IN
     for eighths, pitches in struck:
-        length = min(eighths * eighth - 1, frames - time)
+        length = min(eighths * eighth - RELEASE_FRAMES, frames - time)
         if length > 0:
             velocity = VELOCITIES[attributes.loudness]
             notes += [Note(attributes.instrument, pitch, time, length, velocity) for pitch in pitches]
@@ -155,6 +155,7 @@ def _strike(struck, attributes: Attributes, eighth: int, frames: int) -> list[No
 
 
 def _drum_notes(pattern, bars: int, eighth: int, frames: int, velocity: int) -> list[Note]:
-    """The drum pattern, bar after bar. A drum rings as long as it likes, so its length is one frame."""
+    """The drum pattern, bar after bar. Drums are damped at the end of each eighth, as notes are."""
+    length = eighth - RELEASE_FRAMES
     steps = [(LEAD_IN + step * eighth, keys) for step, keys in enumerate(pattern * bars)]
-    return [Note("drums", key, time, 1, velocity) for time, keys in steps if time < frames for key in keys]
+    return [Note("drums", key, time, length, velocity) for time, keys in steps if time < frames for key in keys]

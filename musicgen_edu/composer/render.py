@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from musicgen_edu.composer.score import FRAME_RATE, Piece
+from musicgen_edu.composer.score import FRAME_RATE, RELEASE_FRAMES, Piece
 
 try:
     import fluidsynth
@@ -24,7 +24,6 @@ except ImportError:  # neither playing the shipped model nor a notebook needs it
 SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 OVERSAMPLING = 2
-RELEASE_SECONDS = 1.0  # how long a note may ring after its end; it is faded over the last tenth
 PROGRAMS = {
     "piano": 0, "acoustic guitar": 25, "electric guitar": 27, "strings": 48, "flute": 73,
     "organ": 19, "marimba": 12, "music box": 10, "trumpet": 56, "synth": 81,
@@ -66,17 +65,17 @@ class Renderer:
         return np.clip(audio, -1, 1)
 
     def _note_samples(self, instrument: str, pitch: int, frames: int, velocity: int) -> Float[np.ndarray, " samples"]:
-        """One note, alone, from its first sample to the end of its release."""
+        """One note, alone, from its first sample until it has faded out: players damp their strings, too."""
         channel = self._select(instrument)
         held = frames * SAMPLES_PER_FRAME * OVERSAMPLING
-        release = int(RELEASE_SECONDS * SAMPLE_RATE * OVERSAMPLING)
+        release = RELEASE_FRAMES * SAMPLES_PER_FRAME * OVERSAMPLING
         self._wait_for_silence()
         self._synth.noteon(channel, pitch, velocity)
         sound = self._play(held)
         self._synth.noteoff(channel, pitch)
         sound = np.concatenate([sound, self._play(release)])
         sound = resample_poly(sound, 1, OVERSAMPLING).astype(np.float32)
-        fade = release // OVERSAMPLING // 10
+        fade = release // OVERSAMPLING
         sound[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
         return sound
 

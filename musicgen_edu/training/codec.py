@@ -163,6 +163,19 @@ def start_as_lapped_transform(codec: Codec, waveforms: Float[Tensor, "batch chan
     _quieten_side_paths(codec)
 
 
+@torch.no_grad()
+def make_encoder_memoryless(codec: Codec) -> None:
+    """Set the encoder's LSTM to zero, for good: beside its skip connection it then adds nothing.
+
+    A frame's codes then depend on the sound around it alone, and not on all that came before, so that a note has the
+    same codes wherever it is struck: a language that a small decoder can learn. The codec's decoder keeps its memory.
+    """
+    for layer in codec.encoder.model:
+        if hasattr(layer, "lstm"):
+            for weight in layer.lstm.parameters():
+                weight.zero_().requires_grad_(False)
+
+
 def _convolutions(seanet: nn.Module) -> list[nn.Module]:
     """The convolutions on the main path, in order, residual blocks left out."""
     plain = {SConv1d: lambda layer: layer.conv.conv, SConvTranspose1d: lambda layer: layer.convtr.convtr}

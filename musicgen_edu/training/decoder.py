@@ -22,7 +22,8 @@ from musicgen_edu.training.data import CodedClips
 
 CAPTION_DROPOUT = 0.15  # how often the caption is withheld: guidance needs a model that also knows music without words
 ONSET_WEIGHT = 3.0  # frames in which something is struck are few and decide tempo and tune
-PAST_DROPOUT = 0.25  # how often a clip's past is withheld up to a random step, so that only the caption tells
+PAST_DROPOUT = 0.1  # how often a clip's past is withheld up to a random step, so that only the caption tells
+CODE_NOISE = 0.05  # the share of the past's codes that are wrong, so that the decoder survives mistakes of its own
 ATTRIBUTES_WEIGHT = 0.5  # of the attributes' loss beside the codes'
 UNSAID = -1
 
@@ -42,9 +43,7 @@ class Batch:
         return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-def draw_batch(
-    groups: list[tuple[float, CodedClips]], frames_per_batch: int, tokenizer: Tokenizer, seed: str
-) -> Batch:
+def draw_batch(groups: list[tuple[float, CodedClips]], frames_per_batch: int, tokenizer: Tokenizer, seed: str) -> Batch:
     """A batch from one of the (share, clips) groups, chosen by its share, with freshly worded captions."""
     rng = random.Random(seed)
     clips = rng.choices([clips for _, clips in groups], [share for share, _ in groups])[0]
@@ -117,9 +116,10 @@ class DecoderObjective(nn.Module):
 
     Only cells of the pattern that hold a frame count (Copet et al. 2023, section 2.2); onset frames count more.
 
-    With `heed_words`, two things keep the decoder from going by a clip's past alone. The past of some clips is withheld
-    (Bowman et al. 2016, arXiv:1511.06349, section 3.1, drop words of the past for the same reason), and what a caption
-    says must be readable from the text states and from the decoder's states at every step.
+    With `heed_words`, three things keep the decoder from going by a clip's past alone. The past of some clips is
+    withheld (Bowman et al. 2016, arXiv:1511.06349, section 3.1, drop words of the past for the same reason), some codes
+    of every past are wrong, and what a caption says must be readable from the text states and from the decoder's states
+    at every step.
     """
 
     def __init__(
@@ -151,6 +151,7 @@ class DecoderObjective(nn.Module):
     def _losses(self, batch: Batch) -> tuple[Float[Tensor, "batch codebooks frames"], dict[str, Tensor]]:
         sequence = self.pattern.interleave(batch.codes, self.decoder.config.special_token)[:, :, :-1]
         if self.aids and self.training:
+            sequence = disturb_past(sequence, self.decoder.config.special_token)
             sequence = withhold_past(sequence, self.decoder.config.special_token)
         mask = batch.text_mask
         # A withheld caption still runs through the encoder (with nothing masked there) and is silenced behind it.
@@ -162,6 +163,15 @@ class DecoderObjective(nn.Module):
         entropies = F.cross_entropy(logits.flatten(0, 2), batch.codes.flatten(), reduction="none")
         read = zip(("in_text", "in_music"), self.aids, (mean_of_tokens(text_states, mask), states), strict=False)
         return entropies.view(batch.codes.shape), {name: aid(there, batch.said) for name, aid, there in read}
+
+
+def disturb_past(
+    sequence: Int[Tensor, "batch codebooks steps"], special_token: int
+) -> Int[Tensor, "batch codebooks steps"]:
+    """Replace some codes of each clip by random ones, none to twice `CODE_NOISE` of them; the special token stays."""
+    share = 2 * CODE_NOISE * torch.rand(len(sequence), 1, 1, device=sequence.device)
+    wrong = (torch.rand(sequence.shape, device=sequence.device) < share) & (sequence != special_token)
+    return torch.where(wrong, torch.randint_like(sequence, special_token), sequence)
 
 
 def withhold_past(

@@ -1,8 +1,8 @@
 """`musicgen-edu train`: the whole way from nothing to a model that `musicgen-edu generate --model FOLDER` plays.
 
-Five stages, each kept in the run's folder and not done twice: tokenizer, codec, codes, decoder, export. With several
-processes (`torchrun --nproc-per-node 2 -m musicgen_edu.training.recipe …`, on CPUs as on GPUs) each trains on batches
-of its own, and they share what they learn.
+Six stages, each kept in the run's folder and not done twice: tokenizer, codec, codes, captions, decoder, export. With
+several processes (`torchrun --nproc-per-node 2 -m musicgen_edu.training.recipe …`, on CPUs as on GPUs) each trains on
+batches of its own, and they share what they learn.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ from musicgen_edu.composer.score import draw_attributes
 from musicgen_edu.config import MusicGenConfig
 from musicgen_edu.model import MusicGen
 from musicgen_edu.tokenizer import Tokenizer, train_tokenizer
-from musicgen_edu.training.codec import CodecObjective, start_as_lapped_transform, start_codebooks
+from musicgen_edu.training.codec import (
+    CodecObjective,
+    make_encoder_memoryless,
+    start_as_lapped_transform,
+    start_codebooks,
+)
 from musicgen_edu.training.data import (
     ClipGroup,
     CodedClips,
@@ -40,31 +45,31 @@ Group = tuple[float, CodedClips]  # the share of the batches, and their clips
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every number of a training. The defaults made the shipped weights (see RUNS.md)."""
+    """Every number of a training. What made the shipped weights, run by run, stands in RUNS.md."""
 
     config: MusicGenConfig = field(default_factory=MusicGenConfig)
     captions: int = 30_000  # that the tokenizer learns from
-    codec_clips: int = 4_000  # of five seconds
+    codec_clips: int = 6_000  # of five seconds
     codec_batch: int = 12  # segments a step
     codec_segment: int = 64  # frames in a segment
     codec_warmup_steps: int = 60  # as an autoencoder, before the quantizer
     codec_steps: int = 6_000
-    codec_learning_rate: float = 5e-4
-    groups: tuple[ClipGroup, ...] = (ClipGroup(250, 12_000, 0.7), ClipGroup(500, 1_500, 0.3))
-    decoder_batch: int = 2_000  # frames a step
-    decoder_steps: int = 3_300
-    decoder_learning_rate: float = 7e-4
-    beginnings: ClipGroup = ClipGroup(64, 24_000, 0.5)  # short ones, for the second part
-    caption_steps: int = 1_500  # of the text encoder alone, before the second part
+    codec_learning_rate: float = 4e-4
+    # Whole clips, clips of twice the length, and beginnings, in which the caption decides.
+    groups: tuple[ClipGroup, ...] = (ClipGroup(250, 9_000, 0.6), ClipGroup(500, 1_000, 0.2), ClipGroup(64, 10_000, 0.2))
+    caption_steps: int = 1_500  # of the text encoder alone, before the decoder
     caption_batch: int = 64  # captions a step
     caption_learning_rate: float = 1.5e-3
-    words_steps: int = 3_200  # more decoder steps, in which the words must be heeded
-    words_learning_rate: float = 6e-4
+    decoder_batch: int = 1_250  # frames a step
+    decoder_steps: int = 6_000
+    decoder_learning_rate: float = 5e-4
     seed: int = 0
 
 
-def train(recipe: Recipe, folder: Path) -> MusicGen:
+def train(recipe: Recipe, folder: Path, start: Path | None = None) -> MusicGen:
     """Run the recipe, or what is left of it, in `folder`; the model is saved in `folder`/model.
+
+    `start` is a model's folder to go on from, with its sizes and its tokenizer; without it all begins from nothing.
 
     Raises:
         FileNotFoundError: FluidSynth's soundfont is not installed.
@@ -72,13 +77,19 @@ def train(recipe: Recipe, folder: Path) -> MusicGen:
     torch.set_flush_denormal(True)  # numbers under 1e-38 are slow on CPUs and say nothing
     accelerator = create_accelerator()
     folder.mkdir(parents=True, exist_ok=True)
+    if start:
+        model = MusicGen.from_pretrained(start)
+    else:
+        with accelerator.main_process_first():
+            tokenizer = _tokenizer(recipe, folder / "tokenizer.model")
+        text_encoder = replace(recipe.config.text_encoder, vocab_size=tokenizer.vocab_size)
+        torch.manual_seed(recipe.seed)
+        model = MusicGen(replace(recipe.config, text_encoder=text_encoder), tokenizer)
+    train_codec(model.codec, recipe, folder / "codec", accelerator, from_nothing=not start)
     with accelerator.main_process_first():
-        tokenizer = _tokenizer(recipe, folder / "tokenizer.model")
-    config = replace(recipe.config, text_encoder=replace(recipe.config.text_encoder, vocab_size=tokenizer.vocab_size))
-    torch.manual_seed(recipe.seed)
-    model = MusicGen(config, tokenizer)
-    train_codec(model.codec, recipe, folder / "codec", accelerator)
-    groups = _coded_groups(model.codec, recipe, folder / "codes", accelerator)
+        groups = [(group.share, cached_codes(folder / "codes", group, model.codec)) for group in recipe.groups]
+    if not start:
+        train_to_read(model, recipe, folder / "captions", accelerator)
     train_decoder(model, recipe, groups, folder / "decoder", accelerator)
     if accelerator.is_main_process:
         model.save_pretrained(folder / "model", dtype=torch.bfloat16)
@@ -94,12 +105,16 @@ def _tokenizer(recipe: Recipe, file: Path) -> Tokenizer:
     return train_tokenizer(captions, file)
 
 
-def train_codec(codec: Codec, recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
+def train_codec(
+    codec: Codec, recipe: Recipe, folder: Path, accelerator: Accelerator, from_nothing: bool = True
+) -> None:
     """Start as a lapped transform, warm up as an autoencoder, place the codebooks, then train all of it."""
     with accelerator.main_process_first():
         samples = cached_waveforms(folder / "waveforms.safetensors", 250, recipe.codec_clips)
     hop, first = codec.config.hop_length, to_float(samples[:160])
-    start_as_lapped_transform(codec, first)
+    if from_nothing:
+        start_as_lapped_transform(codec, first)
+    make_encoder_memoryless(codec)
 
     def segments(step: int, process: int) -> Tensor:
         rng = random.Random(f"{recipe.seed} {step} {process}")
@@ -109,78 +124,68 @@ def train_codec(codec: Codec, recipe: Recipe, folder: Path, accelerator: Acceler
         return to_float(torch.stack(chosen)).to(accelerator.device)
 
     common = dict(learning_rate=recipe.codec_learning_rate, accelerator=accelerator, seed=recipe.seed)
-    autoencoder = CodecObjective(codec, quantize=False)
-    fit(autoencoder, segments, steps=recipe.codec_warmup_steps, folder=folder / "warmup", **common)
-    codec.cpu()
-    with torch.no_grad():
-        start_codebooks(codec, codec.encoder(first).transpose(1, 2).flatten(0, 1))
+    if from_nothing:
+        autoencoder = CodecObjective(codec, quantize=False)
+        fit(autoencoder, segments, steps=recipe.codec_warmup_steps, folder=folder / "warmup", **common)
+        codec.cpu()
+        with torch.no_grad():
+            start_codebooks(codec, codec.encoder(first).transpose(1, 2).flatten(0, 1))
     fit(CodecObjective(codec), segments, steps=recipe.codec_steps, folder=folder, **common)
     codec.cpu().eval()
 
 
-def _coded_groups(codec: Codec, recipe: Recipe, folder: Path, accelerator: Accelerator) -> list[Group]:
-    with accelerator.main_process_first():
-        return [(group.share, cached_codes(folder, group, codec)) for group in (*recipe.groups, recipe.beginnings)]
+def train_to_read(model: MusicGen, recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
+    """Train text encoder and projection to read captions, before there is music to explain them away.
 
-
-def train_decoder(model: MusicGen, recipe: Recipe, groups: list[Group], folder: Path, accelerator: Accelerator) -> None:
-    """Train text encoder, projection and decoder together on codes and freshly worded captions.
-
-    Once a clip is under way, its own past tells nearly everything about it; only at its beginning must the caption be
-    understood. So the text encoder then reads captions by itself for a while, and the second part adds many beginnings
-    and an objective that makes the words count.
+    Once a clip is under way, its own past tells nearly everything about it: through the decoder alone the text encoder
+    would learn slowly.
     """
-
-    def batches(groups: list[Group], first: int):
-        def batch(step: int, process: int) -> Batch:
-            seed = f"{recipe.seed} {step + first} {process}"
-            return draw_batch(groups, recipe.decoder_batch, model.tokenizer, seed).to(accelerator.device)
-
-        return batch
 
     def captions(step: int, process: int) -> tuple[Tensor, ...]:
         rng = random.Random(f"captions {recipe.seed} {step} {process}")
         pieces = [draw_attributes(rng) for _ in range(recipe.caption_batch)]
         return tuple(part.to(accelerator.device) for part in word_captions(pieces, model.tokenizer, rng))
 
-    parts = model.text_encoder, model.projection, model.decoder, model.pattern
-    common = dict(accelerator=accelerator, seed=recipe.seed)
-    fit(DecoderObjective(*parts), batches(groups[:-1], 0), steps=recipe.decoder_steps,
-        learning_rate=recipe.decoder_learning_rate, folder=folder, **common)  # fmt: skip
     reading = CaptionObjective(model.text_encoder, model.projection, model.decoder.config.hidden_size)
-    fit(reading, captions, steps=recipe.caption_steps, learning_rate=recipe.caption_learning_rate,
-        folder=folder / "captions", **common)  # fmt: skip
-    heeding = DecoderObjective(*parts, heed_words=True)
-    fit(heeding, batches(groups, recipe.decoder_steps), steps=recipe.words_steps,
-        learning_rate=recipe.words_learning_rate, folder=folder / "words", **common)  # fmt: skip
-    heeding.cpu().eval()
+    fit(reading, captions, steps=recipe.caption_steps, learning_rate=recipe.caption_learning_rate, folder=folder,
+        accelerator=accelerator, seed=recipe.seed)  # fmt: skip
+
+
+def train_decoder(model: MusicGen, recipe: Recipe, groups: list[Group], folder: Path, accelerator: Accelerator) -> None:
+    """Train text encoder, projection and decoder together on codes and freshly worded captions."""
+
+    def batch(step: int, process: int) -> Batch:
+        seed = f"{recipe.seed} {step} {process}"
+        return draw_batch(groups, recipe.decoder_batch, model.tokenizer, seed).to(accelerator.device)
+
+    objective = DecoderObjective(model.text_encoder, model.projection, model.decoder, model.pattern, heed_words=True)
+    fit(objective, batch, steps=recipe.decoder_steps, learning_rate=recipe.decoder_learning_rate, folder=folder,
+        accelerator=accelerator, seed=recipe.seed)  # fmt: skip
+    objective.cpu().eval()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of `musicgen-edu train`; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="musicgen-edu train",
-        description="Train every part from nothing: music, captions, tokenizer, codec, text encoder and decoder. "
+        description="Train every part: music, captions, tokenizer, codec, text encoder and decoder. "
         "Needs Debian's fluidsynth and fluid-soundfont-gm. A stopped run goes on where it was when started again.",
     )
     default = Recipe()
     add = parser.add_argument
     add("--folder", type=Path, default=Path("runs/tiny"), help="where everything is kept (default: %(default)s)")
+    add("--start", metavar="MODEL", type=Path, help="a model's folder to go on from (default: from nothing)")
     add("--codec-steps", type=int, default=default.codec_steps, help="default: %(default)s")
     add("--decoder-steps", type=int, default=default.decoder_steps, help="default: %(default)s")
-    add("--words-steps", type=int, default=default.words_steps, help="default: %(default)s")
     add("--clips", type=float, default=1.0, help="share of the music to make, for a shorter trial (default: 1)")
     add("--seed", type=int, default=0, help="default: %(default)s")
     args = parser.parse_args(argv)
-    *groups, beginnings = (
-        replace(group, clips=max(1, round(group.clips * args.clips))) for group in (*default.groups, default.beginnings)
-    )
     recipe = replace(
-        default, codec_steps=args.codec_steps, decoder_steps=args.decoder_steps, words_steps=args.words_steps,
-        seed=args.seed, groups=tuple(groups), beginnings=beginnings,
+        default, codec_steps=args.codec_steps, decoder_steps=args.decoder_steps, seed=args.seed,
+        groups=tuple(replace(group, clips=max(1, round(group.clips * args.clips))) for group in default.groups),
         codec_clips=max(200, round(default.codec_clips * args.clips)),
     )  # fmt: skip
-    train(recipe, args.folder)
+    train(recipe, args.folder, args.start)
     print(f"Hear the model with: musicgen-edu generate PROMPT --model {args.folder / 'model'}")
     return 0
 
