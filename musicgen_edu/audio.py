@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import os
-import secrets
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from transformers.audio_utils import hertz_to_mel
 
+from musicgen_edu.files import write_whole
 from musicgen_edu.spectrogram import FLOOR_DB, log_mel
 
 MP3_SAMPLE_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -69,7 +69,7 @@ class Audio:
         batch = len(self.waveform)
         paths = [path if batch == 1 else path.with_stem(f"{path.stem}-{item + 1}") for item in range(batch)]
         for item, item_path in enumerate(paths):
-            _write_whole(item_path, self._encode(item, "WAV"))
+            write_whole(item_path, self._encode(item, "WAV"))
         return paths[0] if batch == 1 else paths
 
     def plot(self, item: int = 0) -> Figure:
@@ -149,20 +149,6 @@ def small_png(figure: Figure) -> bytes:
     reduced = Image.open(full).convert("RGB").quantize(PICTURE_COLOURS, Image.Quantize.MAXCOVERAGE)
     reduced.save(small, format="PNG", optimize=True)
     return small.getvalue()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name in the same folder and rename, so that no half file ever bears the name."""
-    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or "the system refused"
-        raise type(error)(f"Cannot write {path} ({reason}): choose a folder that exists and has room.") from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
 
 
 def _data_uri(media_type: str, content: bytes) -> str:

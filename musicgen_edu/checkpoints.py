@@ -39,7 +39,7 @@ def read_json(path: str | os.PathLike) -> Json:
         raise FileNotFoundError(f"There is no file {path.name} in {_quote(path.parent)}: give a checkpoint's folder.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{_quote(path)} is not valid JSON ({error}): copy it again.") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{_quote(path)} must hold a JSON object, not a {type(content).__name__}.")

@@ -25,6 +25,7 @@ from types import ModuleType
 from tqdm import tqdm
 
 import musicgen_edu
+from musicgen_edu.arguments import Parser
 
 EXAMPLES = """\
 examples:
@@ -44,13 +45,6 @@ USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is one sentence."""
-
-    def error(self, message: str) -> None:
-        self.exit(2, f"musicgen-edu: {message} (`{self.prog} --help` explains the options)\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 after bad input, 130 after Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
@@ -62,15 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return args.run(args, rest)
         except KeyboardInterrupt:
-            print("musicgen-edu: stopped; no half-written file is left", file=sys.stderr)
+            print("musicgen-edu: stopped", file=sys.stderr)
             return 130
         except USER_ERRORS as error:
             print(f"musicgen-edu: {_sentence(error)}", file=sys.stderr)
             return 2
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="musicgen-edu",
         description="Text in, music out: a small MusicGen that was trained from its own repository.",
         epilog=EXAMPLES,
@@ -118,7 +112,7 @@ def _add_lab(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=_only(_lab, command))
 
 
-def _only(run: Callable, command: _Parser) -> Callable:
+def _only(run: Callable, command: Parser) -> Callable:
     """`run` for a command that knows all of its arguments: anything left over is a mistake."""
 
     def checked(args: argparse.Namespace, rest: list[str]) -> int:

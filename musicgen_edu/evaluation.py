@@ -7,7 +7,6 @@ Attribute combinations and sentence forms are those that training never sees.
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from collections import Counter
@@ -16,14 +15,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import functional as F
 
 from musicgen_edu import metrics
+from musicgen_edu.arguments import Parser
 from musicgen_edu.classifiers import TASKS, Features, Judge, extract_features, right_answers, train_judges
-from musicgen_edu.clips import BATCH, Clips, Prompt, draw_prompts, generate_clips, last_window, real_clips, rebuild
+from musicgen_edu.clips import (
+    BATCH,
+    WINDOW,
+    Clips,
+    Prompt,
+    draw_prompts,
+    generate_clips,
+    last_window,
+    real_clips,
+    rebuild,
+)
 from musicgen_edu.codec import Codec
 from musicgen_edu.composer.captions import describe
 from musicgen_edu.composer.compose import LEAD_IN, compose
@@ -32,7 +41,7 @@ from musicgen_edu.composer.score import FRAME_RATE
 from musicgen_edu.model import MAX_DURATION, MusicGen
 from musicgen_edu.presets import create_musicgen_model
 from musicgen_edu.pretrained import named_tensors
-from musicgen_edu.reality_checks import fingerprint
+from musicgen_edu.reality_checks import fingerprint, surprises
 from musicgen_edu.report import write_report
 from musicgen_edu.training.codec import mel_distance
 
@@ -86,7 +95,7 @@ def evaluate(model: MusicGen, plan: Plan, training_codes: Sequence[Tensor] = ())
         "adherence": adherence(judges, made, prompts, {"ceiling": real, "codec": rebuilt}),
         "frechet": measure_frechet(renderer, codec, made, real, frames),
         "diversity": measure_diversity(model, renderer, prompts[0], plan),
-        "cross_entropy": cross_entropy(model, real),
+        "cross_entropy": cross_entropy(model, real, from_start=plan.duration <= WINDOW),
     }
     if training_codes:
         size = codec.config.codebook_size
@@ -207,33 +216,24 @@ def memorisation(
 
 
 @torch.no_grad()
-def cross_entropy(model: MusicGen, real: Clips) -> dict[str, float]:
+def cross_entropy(model: MusicGen, real: Clips, from_start: bool = True) -> dict[str, float]:
     """Mean surprise in nats at the codes of held-out real clips, given held-out captions of them.
 
     Beside it the surprise with each clip's caption given to the next one, and with none: what the words are worth. That
-    shows at the first note, before the clip's own past tells the same.
+    shows at the first note, before the clip's own past tells the same; clips cut out of longer ones do not have it.
     """
     rngs = [random.Random(f"caption {row}") for row in range(len(real.codes))]
     right = [describe(*pair, held_out=True)[0] for pair in zip(real.attributes, rngs, strict=True)]
     figures = {}
     for name, texts in (("right", right), ("wrong", right[1:] + right[:1]), ("no", right)):
-        surprises = torch.cat([
-            _surprises(model, real.codes[rows], [texts[row] for row in rows.tolist()], withheld=name == "no")
+        nats = torch.cat([
+            surprises(model, real.codes[rows], [texts[row] for row in rows.tolist()], withheld=name == "no")
             for rows in torch.arange(len(real.codes)).split(BATCH)
         ])  # fmt: skip
-        figures[f"decoder, {name} captions"] = float(surprises.mean())
-        figures[f"decoder, {name} captions, first note"] = float(surprises[:, :, LEAD_IN].mean())
+        figures[f"decoder, {name} captions"] = float(nats.mean())
+        if from_start:
+            figures[f"decoder, {name} captions, first note"] = float(nats[:, :, LEAD_IN].mean())
     return figures
-
-
-def _surprises(
-    model: MusicGen, codes: Int[Tensor, "batch codebooks frames"], texts: list[str], withheld: bool
-) -> Float[Tensor, "batch codebooks frames"]:
-    ids, mask = model.tokenizer(texts)
-    sequence = model.pattern.interleave(codes, model.config.decoder.special_token)
-    logits = model(sequence[:, :, :-1], ids, torch.zeros_like(mask) if withheld else mask)
-    logits = model.pattern.deinterleave(logits, codes.shape[2], first_step=1)
-    return F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view(codes.shape)
 
 
 def at_scale(
@@ -280,7 +280,7 @@ def read_training_codes(folder: Path) -> list[Tensor]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of `musicgen-edu evaluate`; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="musicgen-edu evaluate",
         description="Measure the codec, and how well generated music follows its prompt, beside real renders and "
         "chance. Needs Debian's fluidsynth and fluid-soundfont-gm.",
@@ -301,9 +301,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         base, prompts=base.prompts if args.prompts is None else args.prompts, duration=args.duration, seed=args.seed,
         guidance_scales=(1.0, 2.0, 3.0, 5.0) if args.guidance_sweep else (), durations=tuple(args.durations),
     )  # fmt: skip
-    args.output.mkdir(parents=True, exist_ok=True)
+    if not 0 <= args.seed < 2**32:
+        parser.error("the seed must be from 0 to 2**32 − 1")
     training_codes = read_training_codes(args.training_codes) if args.training_codes else []
     model = MusicGen.from_pretrained(args.model) if args.model else create_musicgen_model("tiny")
+    args.output.mkdir(parents=True, exist_ok=True)
     write_report(evaluate(model, plan, training_codes), args.output)
     print((args.output / "report.md").read_text(encoding="utf-8"))
     return 0

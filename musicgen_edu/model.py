@@ -215,8 +215,9 @@ class MusicGen(nn.Module):
         dtype: torch.dtype = torch.float32,
         max_shard_size: int = MAX_SHARD_SIZE,
     ) -> None:
-        """Write the model as a folder that `from_pretrained` and transformers open, whole or not at all.
+        """Write the model as a folder that `from_pretrained` and transformers open.
 
+        All files are complete under a temporary name before the first of them takes its place.
         `dtype` is how weights are stored (the codec's stay float32); both open them as float32.
 
         Raises:

@@ -10,6 +10,7 @@ import torch
 from musicgen_edu.config import PRESETS, CodecConfig, DecoderConfig, MusicGenConfig
 from musicgen_edu.model import MusicGen
 from musicgen_edu.patterns import create_pattern
+from musicgen_edu.sampling import create_generators
 from musicgen_edu.tokenizer import Tokenizer
 
 SHIPPED = Path(__file__).parent / "weights" / "tiny"
@@ -38,22 +39,26 @@ def create_musicgen_model(
     >>> create_musicgen_model("tiny", hidden_size=512)  # the decoder is 512 wide itself, and nothing translates
 
     Raises:
-        ValueError: there is no such preset, or sizes do not fit each other.
+        ValueError: there is no such preset or device, or sizes do not fit each other.
         WidthMismatchError: the text encoder and the decoder do not fit; `preflight=False` lets that pass.
         TypeError: there is no such override, or its value is of the wrong type.
     """
     if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"There is no preset {name!r}: choose one of {', '.join(PRESETS)}.")
     config = _override(PRESETS[name], overrides)
-    if device is not None and torch.device(device).type == "meta":
-        with torch.device("meta"):
+    try:
+        device = None if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'There is no device {device!r}: give "cpu", or a name such as "cuda".') from error
+    if device is not None and device.type == "meta":
+        with device:
             return MusicGen(config, preflight=preflight)
     if name == "tiny" and config.decoder == PRESETS[name].decoder:
         model = MusicGen.from_pretrained(SHIPPED)
         model.config = _override(model.config, overrides)  # the folder knows how many pieces its tokenizer has
     else:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(create_generators(seed, 1)[0].initial_seed())  # refuses what is no seed
             model = MusicGen(config, Tokenizer.from_pretrained(SHIPPED), preflight=preflight)
         if name == "tiny" and config.codec == PRESETS[name].codec:
             model.codec = MusicGen.from_pretrained(SHIPPED).codec

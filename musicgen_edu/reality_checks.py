@@ -6,7 +6,6 @@ a run in which nothing is cut, and what chance alone might do to a permutation t
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from torch.nn import functional as F
 from transformers import MusicgenForConditionalGeneration
 from transformers.utils.logging import disable_progress_bar
 
+from musicgen_edu.arguments import Parser
 from musicgen_edu.controls import farthest, grouping_test, in_both_precisions, pairing_test, sign_test
 from musicgen_edu.model import MusicGen
 from musicgen_edu.presets import SHIPPED
@@ -58,6 +58,7 @@ def run_checks(model: MusicGen | object, reference: MusicgenForConditionalGenera
     each check that looks inside.
     """
     missing = [part for part in PARTS if not hasattr(model, part)] + ["reference"] * (reference is None)
+    missing += ["tokenizer"] * (getattr(model, "tokenizer", "missed above") is None)
     if missing:
         yield from (Check(name, False, f"cannot be looked into: no {', '.join(missing)}") for name in INSIDE)
     else:
@@ -209,11 +210,13 @@ def real_music(model: MusicGen) -> tuple[Int[Tensor, "clips codebooks frames"], 
 
 @torch.no_grad()
 def surprises(
-    model: MusicGen, codes: Int[Tensor, "batch codebooks frames"], captions: list[str]
+    model: MusicGen, codes: Int[Tensor, "batch codebooks frames"], captions: list[str], withheld: bool = False
 ) -> Float[Tensor, "batch codebooks frames"]:
-    """How many nats each code surprises the model, given the caption and all codes before."""
+    """How many nats each code surprises the model, given all codes before and the caption, or without it."""
+    ids, mask = model.tokenizer(captions)
     sequence = model.pattern.interleave(codes, model.config.decoder.special_token)
-    logits = model.pattern.deinterleave(model(sequence[:, :, :-1], *model.tokenizer(captions)), codes.shape[2], 1)
+    logits = model(sequence[:, :, :-1], ids, torch.zeros_like(mask) if withheld else mask)
+    logits = model.pattern.deinterleave(logits, codes.shape[2], first_step=1)
     return F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view(codes.shape)
 
 
@@ -234,7 +237,7 @@ def _count_runs(model: MusicGen, duration: float) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of `musicgen-edu verify`; returns 0 if every check passes, else 1."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="musicgen-edu verify",
         description="Test by experiments whether a model is real: its weights, its parity with transformers, and "
         "whether its parts, the prompt and the length matter. One line a check; exit code 1 if any fails. It cannot "

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from musicgen_edu.files import write_whole
 
 COLUMNS = ("generated", "codec", "ceiling")
 
@@ -14,9 +15,7 @@ def write_report(report: dict, folder: Path) -> None:
     """Write report.json and report.md into a folder, each whole or not at all."""
     contents = {"report.json": json.dumps(report, indent=2) + "\n", "report.md": to_markdown(report)}
     for name, content in contents.items():
-        unfinished = folder / f".{name}.unfinished"
-        unfinished.write_text(content, encoding="utf-8")
-        os.replace(unfinished, folder / name)
+        write_whole(folder / name, content.encode())
 
 
 def to_markdown(report: dict) -> str:

@@ -24,6 +24,8 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from torch import Tensor
 from transformers import T5Tokenizer
 
+from musicgen_edu.files import write_whole
+
 MAX_PIECES = 256  # a longer prompt is cut
 MAX_CHARACTERS = 100_000  # of an enormous prompt no more than this is looked at
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,:;!?-'"  # pieces even where no caption holds them
@@ -168,7 +170,7 @@ def train_tokenizer(captions: Iterable[str], model_file: str | os.PathLike, voca
             f"With vocab_size={vocab_size} these words of the captions are not one piece: {', '.join(missing)}; "
             "raise vocab_size, or write them in letters without hyphens."
         )
-    _write(content.getvalue(), Path(model_file))
+    write_whole(model_file, content.getvalue())
     return tokenizer
 
 
@@ -179,26 +181,24 @@ def _check(text: str) -> str:
     return text.strip()[:MAX_CHARACTERS].encode(errors="replace").decode()
 
 
-def _write(content: bytes, file: Path) -> None:
-    unfinished = file.with_name(f"{file.name}.tmp")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, file)
-
-
 def _read_tokenizer_json(file: Path) -> bytes:
     """Return the sentencepiece model that a unigram `tokenizer.json` describes."""
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
-        pieces = description["model"]["vocab"]
         normalizers = description["normalizer"] or {}
-        proto = ModelProto(pieces=[{"piece": piece, "score": score} for piece, score in pieces])
-    except (ValueError, TypeError, KeyError) as error:
+        pieces = [{"piece": piece, "score": score} for piece, score in description["model"]["vocab"]]
+        return _to_sentencepiece(pieces, (normalizers, *normalizers.get("normalizers", ())))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file} is not a unigram tokenizer of T5's kind.") from error
+
+
+def _to_sentencepiece(pieces: list[dict], normalizers: Iterable[dict]) -> bytes:
+    proto = ModelProto(pieces=pieces)
     for index, kind in enumerate(("CONTROL", "CONTROL", "UNKNOWN")):
         proto.pieces[index].type = ModelProto.SentencePiece.Type.Value(kind)
     spec = proto.trainer_spec
     spec.pad_id, spec.eos_id, spec.unk_id, spec.bos_id = Tokenizer.pad_id, Tokenizer.eos_id, Tokenizer.unk_id, -1
-    for normalizer in (normalizers, *normalizers.get("normalizers", ())):
+    for normalizer in normalizers:
         if normalizer.get("type") == "Precompiled":
             proto.normalizer_spec.precompiled_charsmap = base64.b64decode(normalizer["precompiled_charsmap"])
     return proto.SerializeToString()

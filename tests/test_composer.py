@@ -320,7 +320,8 @@ def test_a_note_has_faded_out_when_the_next_one_is_struck(renderer):
     """Else a frame's sound would depend on what was struck before: the same notes after others, sample by sample."""
     for seed in range(20):
         piece, other = random_piece(seed, 250), random_piece(seed + 100, 250)
-        start = piece.onsets[len(piece.onsets) // 2]
+        onsets = sorted(struck_together(piece))
+        start = onsets[len(onsets) // 2]
         after = tuple(note for note in piece.notes if note.start >= start)
         before = tuple(
             replace(note, frames=min(note.frames, start - RELEASE_FRAMES - note.start))

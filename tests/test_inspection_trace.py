@@ -93,7 +93,7 @@ def test_meaning_is_taken_from_the_run(way):
         ("codes", "patterns", "return sequence[self._cells("),
         ("latents", "codec", "return self.quantizer.vq.decode("),
         ("waveform", "codec", "return self.decoder(self.dequantize(codes))"),
-        ("file", "audio", "_write_whole("),
+        ("file", "audio", "write_whole("),
     ],
 )
 def test_lines_are_those_that_made_the_stage(way, name, file, code):

@@ -86,6 +86,15 @@ def test_bad_presets_and_overrides(unchecked_annotations, name, overrides, error
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"seed": 2**70}, "A seed must be a whole number"), ({"device": "toaster"}, "There is no device 'toaster'")],
+)
+def test_bad_seeds_and_devices(options, message):
+    with pytest.raises(ValueError, match=message):
+        create_musicgen_model("tiny", hidden_size=32, num_layers=1, ffn_size=8, **options)
+
+
 def test_bandwidths_make_transformers_count_the_right_codebooks():
     for name, config in PRESETS.items():
         codec = to_transformers(config)["audio_encoder"]

@@ -28,7 +28,7 @@ from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, Text
 from musicgen_edu.model import MusicGen
 from musicgen_edu.patterns import create_pattern
 from musicgen_edu.tokenizer import train_tokenizer
-from musicgen_edu.training import loop
+from musicgen_edu.training import loop, recipe
 from musicgen_edu.training.codec import CodecObjective, make_encoder_memoryless
 from musicgen_edu.training.data import (
     ClipGroup,
@@ -504,6 +504,36 @@ def test_a_run_goes_on_from_a_model(renderer, tmp_path):
     for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
         assert torch.equal(one if name.startswith("codec.") else one.bfloat16().float(), other), name
     assert second.tokenizer("sad flute")[0].tolist() == first.tokenizer("sad flute")[0].tolist()
+
+
+def test_a_folder_keeps_one_recipe_and_a_bad_start_is_refused_at_once(tmp_path):
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(ValueError, match="training with other settings .* choose another --folder"):
+        train(TINY_RECIPE, tmp_path)
+    same_widths = replace(TINY_RECIPE.config.decoder, hidden_size=16, text_hidden_size=16)
+    MusicGen(replace(TINY_RECIPE.config, decoder=same_widths)).save_pretrained(tmp_path / "start")
+    with pytest.raises(ValueError, match="cannot be trained: that takes a tokenizer, a text projection"):
+        train(TINY_RECIPE, tmp_path / "new", start=tmp_path / "start")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [["--clips", "inf"], ["--clips", "-1"], ["--seed", "-1"], ["--decoder-steps", "-5"]]
+)
+def test_bad_options_end_in_a_sentence(options, capsys):
+    with pytest.raises(SystemExit) as ended:
+        recipe.main(options)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_damaged_files_of_a_run_are_named(tmp_path):
+    (tmp_path / "waveforms.safetensors").write_bytes(b"half")
+    with pytest.raises(ValueError, match="waveforms.safetensors is damaged .* delete it"):
+        cached_waveforms(tmp_path / "waveforms.safetensors", 50, 3)
+    (tmp_path / loop.STATE_FILE).write_bytes(b"half")
+    with pytest.raises(ValueError, match="state.safetensors is damaged .* delete it"):
+        loop._load_state(tmp_path, nn.Linear(1, 1), None)
 
 
 def test_a_memoryless_encoder_codes_a_frame_by_what_is_near():

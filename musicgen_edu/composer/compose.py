@@ -1,8 +1,8 @@
 """Writes a piece that fits given attributes: key, chord progression with a cadence, phrases, rhythm, and drums.
 
 Two rules make the music learnable by a small model (they were found by trial: see training/RUNS.md). Everything starts
-on the eighth-note grid, whose step is a whole number of frames, and everything has faded out when the next thing is
-struck, so that a frame's sound depends on the last thing struck and its age, and on nothing before.
+on the eighth-note grid, whose step is a whole number of frames, and a note or chord has faded out when the next one is
+struck, as a drum has, so that a frame's sound depends on the last thing struck and its age, and on the drums.
 """
 
 from __future__ import annotations

@@ -130,8 +130,8 @@ def explore_attention(model: MusicGen, prompt: str, codes: Int[Tensor, "1 codebo
     text = ipywidgets.Text(prompt, description="Prompt", tooltip="Words to look at; press Enter",
                            continuous_update=False)  # fmt: skip
     layer = ipywidgets.IntSlider(0, 0, sizes.num_layers - 1, description="Layer", tooltip="Layer of the decoder")
-    head = ipywidgets.Dropdown(options=[(ALL_HEADS, None), *((str(number), number) for number in range(sizes.num_heads))],
-                               description="Head", tooltip="Attention head, or the mean of all heads")  # fmt: skip
+    heads = [(ALL_HEADS, None), *((str(number), number) for number in range(sizes.num_heads))]
+    head = ipywidgets.Dropdown(options=heads, description="Head", tooltip="Attention head, or the mean of all heads")
     frame = ipywidgets.IntSlider(0, 0, frames - 1, description="Frame", tooltip="Moment of the music, 50 a second")
     output = ipywidgets.HTML()
     kept = {}  # the maps of the latest prompt: only a new prompt needs a new run
@@ -168,9 +168,10 @@ def _name(layer: int, head: int | None) -> str:
 def _describe(maps: AttentionMaps, layer: int, head: int | None, frame: int | None) -> str:
     weights = maps.of(layer, head)
     frames, tokens = weights.shape
+    favourite = _word(maps.pieces[weights.mean(dim=0).argmax()])
     alt = (
         f"Cross-attention of {_name(layer, head)}: {frames} frames to the right, {tokens} tokens downwards, darker "
-        f"where a frame looks more. Over all frames the most goes to “{_word(maps.pieces[weights.mean(dim=0).argmax()])}”."
+        f"where a frame looks more. Over all frames the most goes to “{favourite}”."
     )
     if frame is not None:
         alt += f" Frame {frame} is marked; it looks most at “{_word(maps.pieces[weights[frame].argmax()])}”."

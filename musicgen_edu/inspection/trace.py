@@ -182,7 +182,7 @@ def _lines(model: MusicGen) -> dict[str, str]:
         "codes": source_line(CodebookPattern.deinterleave),
         "latents": source_line(type(model.codec).dequantize),
         "waveform": source_line(type(model.codec).decode),
-        "file": source_line(Audio.save, "_write_whole"),
+        "file": source_line(Audio.save, "write_whole"),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ import numpy as np
 import soundfile
 import torch
 from jaxtyping import Bool, Int
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,6 +30,7 @@ from musicgen_edu.composer.score import (
     Piece,
     draw_attributes,
 )
+from musicgen_edu.files import write_whole
 
 SHIPPED = Path(__file__).parents[1] / "data"
 SHARD = 500  # clips that are rendered and encoded at a time: what a kill can cost
@@ -68,7 +70,7 @@ def cached_waveforms(file: Path, frames: int, clips: int) -> Int[Tensor, "clips 
         renderer = Renderer()
         parts = [render_clips(renderer, frames, seeds) for seeds in _shards(clips, "render")]
         _save({"waveforms": torch.cat(parts)}, file)
-    return load_file(file)["waveforms"]
+    return _load(file)["waveforms"]
 
 
 @dataclass
@@ -89,7 +91,7 @@ def cached_codes(folder: Path, group: ClipGroup, codec: Codec) -> CodedClips:
             renderer = renderer or Renderer()
             pieces = [compose_clip(group.frames, seed) for seed in seeds]
             _save(_encode(pieces, renderer, codec), file)
-        shards.append(load_file(file))
+        shards.append(_load(file))
     return CodedClips(*(torch.cat([shard[name] for shard in shards]) for name in ("codes", "attributes", "onsets")))
 
 
@@ -111,7 +113,9 @@ def save_samples(folder: Path, clips: CodedClips, count: int = 1_500, seconds: i
     for instrument in INSTRUMENTS:
         attributes = Attributes(instrument, "medium", rng.choice(MODES), "loud", rng.choice(TEXTURES), False)
         waveform = renderer.render(compose(attributes, seconds * FRAME_RATE, rng))
-        soundfile.write(folder / f"{instrument.replace(' ', '-')}.flac", waveform, SAMPLE_RATE)
+        content = io.BytesIO()
+        soundfile.write(content, waveform, SAMPLE_RATE, format="FLAC")
+        write_whole(folder / f"{instrument.replace(' ', '-')}.flac", content.getvalue())
 
 
 def _encode(pieces: list[Piece], renderer: Renderer, codec: Codec, batch: int = 20) -> dict[str, Tensor]:
@@ -133,6 +137,11 @@ def _shards(clips: int, title: str):
 
 def _save(tensors: dict[str, Tensor], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".unfinished")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished)
-    os.replace(unfinished, file)
+    write_whole(file, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+
+
+def _load(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error}): delete it, and it is made again.") from error

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from safetensors import safe_open
-from safetensors.torch import save_file
+from accelerate.utils import InitProcessGroupKwargs, set_seed
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from musicgen_edu.files import write_whole
 
 STATE_FILE = "state.safetensors"
 LOG_FILE = "log.jsonl"
@@ -29,8 +31,10 @@ def create_accelerator() -> Accelerator:
     """`accelerate` with bfloat16 arithmetic where the processor has it."""
     on_gpu = torch.cuda.is_available()
     has_bfloat16 = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu._is_avx512_bf16_supported()
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # the others wait while one renders the music
     # Without cpu=True, `accelerate` takes several CPU processes for so many separate runs.
-    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if has_bfloat16 else "no")
+    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if has_bfloat16 else "no",
+                       kwargs_handlers=[patience])  # fmt: skip
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int = 100) -> float:
@@ -95,9 +99,7 @@ class _Log:
         lines = self._file.read_text().splitlines() if self._file.exists() else []
         whole = (json.loads(line) for line in lines if line.endswith("}"))  # a kill may have cut the last one off
         kept = [line for line in whole if line["step"] < first]
-        unfinished = folder / f"{LOG_FILE}.unfinished"
-        unfinished.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(unfinished, self._file)
+        write_whole(self._file, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._started = time.perf_counter() - 60 * (kept[-1]["minutes"] if kept else 0)
         self._sums: dict[str, list[float]] = {}
 
@@ -121,19 +123,20 @@ def _save_state(folder: Path, objective: nn.Module, optimizer: torch.optim.Optim
     for name, parameter in objective.named_parameters():
         moments = optimizer.state.get(parameter, {})
         tensors |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq") if key in moments}
-    unfinished = folder / f"{STATE_FILE}.unfinished"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished,
-              metadata={"step": str(step)})  # fmt: skip
-    os.replace(unfinished, folder / STATE_FILE)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_whole(folder / STATE_FILE, save(tensors, metadata={"step": str(step)}))
 
 
 def _load_state(folder: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Take up a saved state, if there is one, and return the number of steps that it has behind it."""
     if not (folder / STATE_FILE).exists():
         return 0
-    with safe_open(folder / STATE_FILE, "pt") as state:
-        step = int(state.metadata()["step"])
-        tensors = {name: state.get_tensor(name) for name in state.keys()}
+    try:
+        with safe_open(folder / STATE_FILE, "pt") as state:
+            step = int(state.metadata()["step"])
+            tensors = {name: state.get_tensor(name) for name in state.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{folder / STATE_FILE} is damaged ({error}): delete it to begin this stage anew.") from error
     objective.load_state_dict({name[7:]: tensor for name, tensor in tensors.items() if name.startswith("weight.")})
     for name, parameter in objective.named_parameters():
         if f"exp_avg.{name}" in tensors:

@@ -7,21 +7,26 @@ batches of its own, and they share what they learn.
 
 from __future__ import annotations
 
-import argparse
+import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from musicgen_edu.arguments import Parser
 from musicgen_edu.codec import Codec
 from musicgen_edu.composer.captions import caption
+from musicgen_edu.composer.render import SAMPLE_RATE
 from musicgen_edu.composer.score import draw_attributes
 from musicgen_edu.config import MusicGenConfig
+from musicgen_edu.files import write_whole
 from musicgen_edu.model import MusicGen
+from musicgen_edu.pretrained import named_tensors
+from musicgen_edu.reality_checks import fingerprint
 from musicgen_edu.tokenizer import Tokenizer, train_tokenizer
 from musicgen_edu.training.codec import (
     CodecObjective,
@@ -73,15 +78,16 @@ def train(recipe: Recipe, folder: Path, start: Path | None = None) -> MusicGen:
 
     Raises:
         FileNotFoundError: FluidSynth's soundfont is not installed.
+        ValueError: `folder` holds another recipe's music or codes, or `start` cannot be trained.
     """
     torch.set_flush_denormal(True)  # numbers under 1e-38 are slow on CPUs and say nothing
     accelerator = create_accelerator()
+    model = _open(start) if start else None
     folder.mkdir(parents=True, exist_ok=True)
-    if start:
-        model = MusicGen.from_pretrained(start)
-    else:
-        with accelerator.main_process_first():
-            tokenizer = _tokenizer(recipe, folder / "tokenizer.model")
+    with accelerator.main_process_first():
+        _claim(folder, recipe, model)
+        tokenizer = model.tokenizer if model else _tokenizer(recipe, folder / "tokenizer.model")
+    if model is None:
         text_encoder = replace(recipe.config.text_encoder, vocab_size=tokenizer.vocab_size)
         torch.manual_seed(recipe.seed)
         model = MusicGen(replace(recipe.config, text_encoder=text_encoder), tokenizer)
@@ -97,6 +103,26 @@ def train(recipe: Recipe, folder: Path, start: Path | None = None) -> MusicGen:
     return model
 
 
+def _open(start: Path) -> MusicGen:
+    model = MusicGen.from_pretrained(start)
+    if model.tokenizer is None or model.projection is None or model.config.codec.sample_rate != SAMPLE_RATE:
+        raise ValueError(
+            f"{start} cannot be trained: that takes a tokenizer, a text projection and a codec of {SAMPLE_RATE} Hz."
+        )
+    return model
+
+
+def _claim(folder: Path, recipe: Recipe, start: MusicGen | None) -> None:
+    """Note what the folder's music and codes are made from, and refuse a folder in which that is something else."""
+    made_from = {name: value for name, value in asdict(recipe).items() if not name.startswith(("caption_", "decoder_"))}
+    made_from["start"] = fingerprint(named_tensors(start)) if start else None
+    content = json.dumps(made_from, indent=2) + "\n"
+    note = folder / "recipe.json"
+    if note.exists() and note.read_text(encoding="utf-8") != content:
+        raise ValueError(f"{folder} holds a training with other settings (see {note}): choose another --folder.")
+    write_whole(note, content.encode())
+
+
 def _tokenizer(recipe: Recipe, file: Path) -> Tokenizer:
     if file.exists():
         return Tokenizer(file)
@@ -108,7 +134,10 @@ def _tokenizer(recipe: Recipe, file: Path) -> Tokenizer:
 def train_codec(
     codec: Codec, recipe: Recipe, folder: Path, accelerator: Accelerator, from_nothing: bool = True
 ) -> None:
-    """Start as a lapped transform, warm up as an autoencoder, place the codebooks, then train all of it."""
+    """Start as a lapped transform, warm up as an autoencoder, place the codebooks, then train all of it.
+
+    Without `from_nothing` only the last: the codec goes on as it is. Either way its encoder has no memory.
+    """
     with accelerator.main_process_first():
         samples = cached_waveforms(folder / "waveforms.safetensors", 250, recipe.codec_clips)
     hop, first = codec.config.hop_length, to_float(samples[:160])
@@ -128,6 +157,7 @@ def train_codec(
         autoencoder = CodecObjective(codec, quantize=False)
         fit(autoencoder, segments, steps=recipe.codec_warmup_steps, folder=folder / "warmup", **common)
         codec.cpu()
+        torch.manual_seed(recipe.seed)  # as if the warm-up had not run just now, for it may have been loaded
         with torch.no_grad():
             start_codebooks(codec, codec.encoder(first).transpose(1, 2).flatten(0, 1))
     fit(CodecObjective(codec), segments, steps=recipe.codec_steps, folder=folder, **common)
@@ -146,6 +176,7 @@ def train_to_read(model: MusicGen, recipe: Recipe, folder: Path, accelerator: Ac
         pieces = [draw_attributes(rng) for _ in range(recipe.caption_batch)]
         return tuple(part.to(accelerator.device) for part in word_captions(pieces, model.tokenizer, rng))
 
+    torch.manual_seed(recipe.seed)
     reading = CaptionObjective(model.text_encoder, model.projection, model.decoder.config.hidden_size)
     fit(reading, captions, steps=recipe.caption_steps, learning_rate=recipe.caption_learning_rate, folder=folder,
         accelerator=accelerator, seed=recipe.seed)  # fmt: skip
@@ -158,6 +189,7 @@ def train_decoder(model: MusicGen, recipe: Recipe, groups: list[Group], folder: 
         seed = f"{recipe.seed} {step} {process}"
         return draw_batch(groups, recipe.decoder_batch, model.tokenizer, seed).to(accelerator.device)
 
+    torch.manual_seed(recipe.seed)
     objective = DecoderObjective(model.text_encoder, model.projection, model.decoder, model.pattern, heed_words=True)
     fit(objective, batch, steps=recipe.decoder_steps, learning_rate=recipe.decoder_learning_rate, folder=folder,
         accelerator=accelerator, seed=recipe.seed)  # fmt: skip
@@ -166,7 +198,7 @@ def train_decoder(model: MusicGen, recipe: Recipe, groups: list[Group], folder: 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of `musicgen-edu train`; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="musicgen-edu train",
         description="Train every part: music, captions, tokenizer, codec, text encoder and decoder. "
         "Needs Debian's fluidsynth and fluid-soundfont-gm. A stopped run goes on where it was when started again.",
@@ -180,6 +212,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--clips", type=float, default=1.0, help="share of the music to make, for a shorter trial (default: 1)")
     add("--seed", type=int, default=0, help="default: %(default)s")
     args = parser.parse_args(argv)
+    if not 0 < args.clips <= 100:
+        parser.error(f"--clips must be more than 0 and at most 100, not {args.clips:g}")
+    if not 0 <= args.seed < 2**32 or min(args.codec_steps, args.decoder_steps) < 0:
+        parser.error("steps must be 0 or more, and the seed from 0 to 2**32 − 1")
     recipe = replace(
         default, codec_steps=args.codec_steps, decoder_steps=args.decoder_steps, seed=args.seed,
         groups=tuple(replace(group, clips=max(1, round(group.clips * args.clips))) for group in default.groups),
