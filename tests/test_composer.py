@@ -195,7 +195,7 @@ def test_held_out_combinations_never_come_in_training_and_are_a_tenth():
 def test_the_held_out_combinations_stay_what_they_are():
     """The same in every process and version: else a model trained today would be asked tomorrow for what it saw."""
     held_out = [attributes for attributes in ALL_ATTRIBUTES if is_held_out(attributes)]
-    assert len(held_out) == 113
+    assert len(held_out) == 77
     assert held_out[0] == Attributes("piano", "slow", "major", "soft", "melody", True)
     assert held_out[-1] == Attributes("synth", "fast", "minor", "loud", "arpeggio", False)
 

@@ -503,7 +503,7 @@ def test_a_run_goes_on_from_a_model(renderer, tmp_path):
     second = train(idle, tmp_path / "second", start=tmp_path / "first" / "model")
     for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
         assert torch.equal(one if name.startswith("codec.") else one.bfloat16().float(), other), name
-    assert second.tokenizer("sad flute")[0].tolist() == first.tokenizer("sad flute")[0].tolist()
+    assert second.tokenizer(["sad flute"])[0].tolist() == first.tokenizer(["sad flute"])[0].tolist()
 
 
 def test_a_folder_keeps_one_recipe_and_a_bad_start_is_refused_at_once(tmp_path):
@@ -533,7 +533,7 @@ def test_damaged_files_of_a_run_are_named(tmp_path):
         cached_waveforms(tmp_path / "waveforms.safetensors", 50, 3)
     (tmp_path / loop.STATE_FILE).write_bytes(b"half")
     with pytest.raises(ValueError, match="state.safetensors is damaged .* delete it"):
-        loop._load_state(tmp_path, nn.Linear(1, 1), None)
+        loop._load_state(tmp_path, model := nn.Linear(1, 1), torch.optim.AdamW(model.parameters()))
 
 
 def test_a_memoryless_encoder_codes_a_frame_by_what_is_near():
