@@ -36,7 +36,7 @@ examples:
 
 # Commands whose own module reads the rest of the line, imported only when it is used: (module, its extra, summary).
 DELEGATED = {
-    "train": ("musicgen_edu.training.recipe", "train", "train every part from nothing"),
+    "train": ("musicgen_edu.training.recipe", "train", "train every part, from nothing or from a model"),
     "verify": ("musicgen_edu.reality_checks", "", "test by experiments whether the model is real"),
     "evaluate": ("musicgen_edu.evaluation", "train", "measure how well the model follows its prompt"),
 }

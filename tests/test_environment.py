@@ -19,7 +19,7 @@ from musicgen_edu.composer import captions, score
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pytest brings it where Python has none
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "musicgen_edu"

@@ -25,7 +25,7 @@ REGISTERS = {
     "piano": (55, 60), "acoustic guitar": (50, 55), "electric guitar": (50, 55), "strings": (55, 60), "flute": (67, 72),
     "organ": (55, 60), "marimba": (60, 65), "music box": (67, 72), "trumpet": (58, 62), "synth": (57, 62),
 }  # fmt: skip
-# Rhythms of one chord's span (eight eighths in all), as lengths in eighths.
+# Rhythms of one chord, as lengths in eighths: a bar, of which a slow chord takes the first half.
 MELODY_RHYTHMS = ((2, 2, 2, 2), (2, 1, 1, 2, 2), (1, 1, 2, 1, 1, 2), (2, 2, 1, 1, 2), (3, 1, 2, 2), (2, 1, 1, 2, 1, 1))
 CHORD_RHYTHMS = ((2, 2, 2, 2), (4, 2, 2), (2, 1, 1, 2, 2), (3, 3, 2))
 ARPEGGIOS = ((0, 1, 2, 1), (0, 1, 2, 3), (0, 2, 1, 2), (3, 2, 1, 0))
@@ -95,7 +95,7 @@ def _play_bars(attributes: Attributes, tonic: int, bars: int, rng: random.Random
 
 
 def _melody(rng: random.Random):
-    """A line with a rhythm that returns in every bar: chord tones on the beats, neighbours in the scale between."""
+    """A line with a rhythm that returns with every chord: chord tones on the beats, neighbours in the scale between."""
     rhythm = rng.choice(MELODY_RHYTHMS)
     contour = [rng.choice((-1, 0, 1, 1)) for _ in rhythm]
 
@@ -117,7 +117,7 @@ def _melody(rng: random.Random):
 
 
 def _arpeggio(rng: random.Random):
-    """A broken chord in even eighths; the pattern returns in every bar."""
+    """A broken chord in even eighths; the pattern returns with every chord."""
     pattern = rng.choice(ARPEGGIOS)
 
     def play(chord, scale, span, cadence):
@@ -128,7 +128,7 @@ def _arpeggio(rng: random.Random):
 
 
 def _chords(rng: random.Random):
-    """Struck triads in a rhythm that returns in every bar."""
+    """Struck triads in a rhythm that returns with every chord."""
     rhythm = rng.choice(CHORD_RHYTHMS)
 
     def play(chord, scale, span, cadence):
