@@ -29,7 +29,7 @@ from musicgen_edu.arguments import Parser
 
 EXAMPLES = """\
 examples:
-  musicgen-edu generate "peaceful piano melody"
+  musicgen-edu generate "peaceful piano melody" --seed 3
   musicgen-edu generate "happy marimba, fast, with drums" --duration 12 --seed 3
   musicgen-edu generate "sad strings, slow chords" --guidance 4 --output strings.wav
 """

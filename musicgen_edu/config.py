@@ -105,7 +105,7 @@ def _released(hidden_size: int, num_layers: int, num_heads: int) -> MusicGenConf
 
 
 PRESETS = {
-    "tiny": MusicGenConfig(),
+    "tiny": MusicGenConfig(guidance_scale=2.0, temperature=0.8, top_k=20),  # a small model errs more: draw with care
     "small": _released(1024, 24, 16),
     "medium": _released(1536, 48, 24),
     "large": _released(2048, 48, 32),

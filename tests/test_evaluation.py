@@ -133,7 +133,7 @@ def test_only_named_attributes_are_judged():
     judge = train_judge(TASKS["drums"], features, attributes, epochs=1)
     named = [frozenset({"drums"}) if index < 5 else frozenset({"mode"}) for index in range(20)]
     assert right_answers(judge, features, attributes, named)[1] == 5
-    assert TASKS["loudness"].label(attributes[0]) == -1
+    assert TASKS["loudness"].label(attributes[0]) == 0
 
 
 def test_prompts_are_held_out_and_seeded():

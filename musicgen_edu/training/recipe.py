@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from musicgen_edu.codec import Codec
 from musicgen_edu.composer.captions import caption
 from musicgen_edu.composer.render import SAMPLE_RATE
 from musicgen_edu.composer.score import draw_attributes
-from musicgen_edu.config import MusicGenConfig
+from musicgen_edu.config import PRESETS, MusicGenConfig
 from musicgen_edu.files import write_whole
 from musicgen_edu.model import MusicGen
 from musicgen_edu.pretrained import named_tensors
@@ -52,7 +52,7 @@ Group = tuple[float, CodedClips]  # the share of the batches, and their clips
 class Recipe:
     """Every number of a training. What made the shipped weights, run by run, stands in RUNS.md."""
 
-    config: MusicGenConfig = field(default_factory=MusicGenConfig)
+    config: MusicGenConfig = PRESETS["tiny"]
     captions: int = 30_000  # that the tokenizer learns from
     codec_clips: int = 6_000  # of five seconds
     codec_batch: int = 12  # segments a step
