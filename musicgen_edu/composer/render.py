@@ -7,7 +7,9 @@ so that what lies above half of it does not fold back. The soundfont is FluidR3_
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
 from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ from jaxtyping import Float
 from musicgen_edu.composer.score import FRAME_RATE, RELEASE_FRAMES, Piece
 
 try:
-    import fluidsynth
+    with redirect_stdout(StringIO()):  # where CI is set, pyfluidsynth prints the library's path
+        import fluidsynth
     from scipy.signal import resample_poly
 except ImportError:  # neither playing the shipped model nor a notebook needs it
     fluidsynth = None
