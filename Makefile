@@ -28,7 +28,7 @@ lab: $(VENV)/installed-lab  ## open JupyterLab on the notebooks
 	@$(BIN)/musicgen-edu lab
 
 # Every notebook is run, and each of its outputs compared with the stored one.
-NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=300 --nbval-sanitize-with=tests/nbval_sanitize.cfg
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with=tests/nbval_sanitize.cfg
 COMPARE = $(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
 
 test: $(VENV)/installed-test  ## run all tests
@@ -39,7 +39,7 @@ test: $(VENV)/installed-test  ## run all tests
 notebooks: $(VENV)/installed-lab  ## run all notebooks again and store their outputs
 	$(BIN)/python .ci/repository_address.py
 	$(BIN)/python .ci/glossary.py
-	$(BIN)/python -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=300 \
+	$(BIN)/python -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=120 \
 		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False $(NOTEBOOKS)
 
 notebook-costs: $(VENV)/installed-lab  ## print the seconds and the peak memory of every notebook
