@@ -94,11 +94,25 @@ class Audio:
         name = html.escape(f"{self._name(item)}, {self.duration:.1f} seconds")
         return (
             f'<figure><figcaption>{name}</figcaption><audio controls aria-label="{name}" src="{sound}"></audio><br>'
-            f'<img alt="Waveform and mel spectrogram of {name}" src="{picture}"></figure>'
+            f'<img alt="Waveform and mel spectrogram of {name}: {self._in_words(item)}" src="{picture}"></figure>'
         )
 
     def _name(self, item: int) -> str:
         return shorten(self.prompts[item], 120, placeholder=" …") if self.prompts else f"clip {item + 1}"
+
+    def _in_words(self, item: int) -> str:
+        """What the picture shows, measured, for who cannot see it."""
+        samples = self._samples(item).mean(dim=0)
+        heard = (samples.abs() > 0.01).nonzero()  # −40 dB against full scale
+        if len(heard) == 0:
+            return "nothing can be heard"
+        level = 10 * torch.log10(samples.square().mean())
+        strongest = torch.fft.rfft(samples).abs().argmax() * self.sample_rate / len(samples)
+        first, last = heard[0, 0] / self.sample_rate, heard[-1, 0] / self.sample_rate
+        return (
+            f"heard from {first:.2f} to {last:.2f} s, peak {samples.abs().max():.2f}, mean level {level:.0f} dB, "
+            f"strongest near {strongest:.0f} Hz"
+        )
 
     def _samples(self, item: int) -> Float[Tensor, "channels samples"]:
         return self.waveform[item].detach().float().cpu().clamp(-1, 1)

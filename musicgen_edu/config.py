@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 class TextEncoderConfig:
     """A T5 encoder (Raffel et al. 2020, arXiv:1910.10683, section 2.1). The defaults are the shipped model's."""
 
-    vocab_size: int = 177
+    vocab_size: int = 266
     hidden_size: int = 512  # text_width
     num_layers: int = 3
     num_heads: int = 8

@@ -22,11 +22,11 @@ def log_mel(
     window = torch.hann_window(n_fft, device=waveform.device)
     spectrum = torch.stft(waveform, n_fft, n_fft // 4, window=window, return_complex=True)
     power = (spectrum.real.square() + spectrum.imag.square()) / (window.sum() / 2) ** 2
-    bank = _filters(sample_rate, n_fft, bands).to(waveform.device)
+    bank = _filters(sample_rate, n_fft, bands, waveform.device)
     return 10 * torch.log10(bank @ power + 10 ** (FLOOR_DB / 10))
 
 
 @cache
-def _filters(sample_rate: int, n_fft: int, bands: int) -> Float[Tensor, "bands bins"]:
+def _filters(sample_rate: int, n_fft: int, bands: int, device: torch.device) -> Float[Tensor, "bands bins"]:
     bank = mel_filter_bank(n_fft // 2 + 1, bands, 0.0, sample_rate / 2, sample_rate, norm=None, mel_scale="slaney")
-    return torch.from_numpy(bank.T.copy()).float()
+    return torch.from_numpy(bank.T.copy()).float().to(device)

@@ -139,7 +139,7 @@ class Tokenizer:
 def train_tokenizer(captions: Iterable[str], model_file: str | os.PathLike, vocab_size: int = 512) -> Tokenizer:
     """Train a unigram model in which every word of the captions is one piece, and write it to `model_file`.
 
-    The vocabulary may stay smaller than `vocab_size`: EM drops pieces that no best cut uses. Case is folded by the
+    The vocabulary may stay smaller than `vocab_size`: EM drops pieces of hardly any probability. Case is folded by the
     model's own normalisation, so that 'Happy Piano' has the ids of 'happy piano'.
     Raises ValueError where a word did not become one piece, which a larger `vocab_size` may mend.
     """

@@ -135,10 +135,18 @@ def test_the_view_of_ten_seconds_is_small_and_plays(sample_rate):
     page = audio._repr_html_()
     assert len(page) < 150_000
     assert '<audio controls aria-label="peaceful piano melody, 10.0 seconds" src="data:audio/mpeg;' in page
-    assert '<img alt="Waveform and mel spectrogram of peaceful piano melody, 10.0 seconds" src="data:image/png;' in page
+    assert '<img alt="Waveform and mel spectrogram of peaceful piano melody, 10.0 seconds: heard from 0.00 to' in page
     heard, heard_rate = read_player(page)
     assert heard_rate == sample_rate and abs(heard.shape[1] - 10 * sample_rate) < 0.1 * sample_rate
     assert heard.abs().max().item() == pytest.approx(audio.waveform.abs().max().item(), rel=0.2)
+
+
+def test_the_picture_is_told_in_words_that_were_measured():
+    time = torch.arange(16_000) / 16_000
+    tone = 0.5 * torch.sin(2 * math.pi * 440 * time) * ((time >= 0.25) & (time < 0.75))
+    page = Audio(torch.stack([tone, 0 * tone])[:, None], 16_000)._repr_html_()
+    assert "1.0 seconds: heard from 0.25 to 0.75 s, peak 0.50, mean level -12 dB, strongest near 440 Hz" in page
+    assert "1.0 seconds: nothing can be heard" in page
 
 
 @pytest.mark.filterwarnings("error")

@@ -15,6 +15,9 @@ from musicgen_edu.codec import Codec, StreamingCodecDecoder
 from musicgen_edu.config import CodecConfig
 from musicgen_edu.training.codec import (
     CodecObjective,
+    SharpenObjective,
+    heard_distance,
+    mel_distance,
     noise_to_signal,
     quantize_for_training,
     start_as_lapped_transform,
@@ -283,6 +286,38 @@ def test_k_means_copes_with_fewer_distinct_vectors_than_entries():
     codec = build(TINY)
     start_codebooks(codec, torch.randn(4, 12).repeat(10, 1))
     assert all(layer._codebook.embed.isfinite().all() for layer in codec.quantizer.vq.layers)
+
+
+def test_sharpening_changes_the_sound_and_no_code():
+    signal = chord(0.4)
+    codec = Codec(CodecConfig(num_filters=10, hidden_size=16, codebook_size=16))
+    start_as_lapped_transform(codec, signal)
+    with torch.no_grad():
+        start_codebooks(codec, codec.encoder(signal)[0].T)
+    codes = codec.encode(signal)
+    objective = SharpenObjective(codec).train()
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-4)
+    losses = []
+    for _ in range(30):
+        with torch.autocast("cpu", torch.bfloat16):
+            figures = objective(signal)
+        optimizer.zero_grad()
+        figures["loss"].backward()
+        optimizer.step()
+        losses.append(figures["loss"].item())
+    assert losses[-1] < losses[0] - 0.2, losses
+    assert torch.equal(codec.encode(signal), codes)
+
+
+def test_what_cannot_be_heard_is_no_distance_and_a_lost_attack_is_a_large_one():
+    loud = chord(0.4)
+    noisy = loud + 1e-3 * torch.randn(loud.shape)
+    assert mel_distance(noisy, loud, 16_000) > 3 > 0.1 > heard_distance(noisy, loud, 16_000)
+    assert heard_distance(0.5 * loud, loud, 16_000) > 0.5
+
+    clicked = loud.clone()
+    clicked[..., 3_000:3_080] += 0.2 * torch.randn(80)  # five milliseconds of 400
+    assert heard_distance(loud, clicked, 16_000) > 1.5 * mel_distance(loud, clicked, 16_000)
 
 
 def test_the_objective_learns_one_batch():

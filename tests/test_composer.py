@@ -160,10 +160,10 @@ def test_drums_are_there_if_and_only_if_they_are_said():
         assert {note.instrument for note in piece.notes} <= {piece.attributes.instrument, "drums"}
 
 
-def test_both_modes_use_the_same_tonics():
+def test_both_modes_use_every_tonic():
     """Else a model could tell minor from major by the key's name."""
-    tonics = {mode: {piece.tonic for piece in PIECES if piece.attributes.mode == mode} for mode in SCALES}
-    assert tonics["major"] == tonics["minor"] and len(tonics["major"]) >= 5
+    for mode in SCALES:
+        assert {piece.tonic for piece in PIECES if piece.attributes.mode == mode} == set(range(12))
 
 
 def test_bad_input_is_refused_in_a_sentence():

@@ -295,10 +295,11 @@ def test_the_loss_is_what_the_pattern_masks_in_counted_by_hand(objective, batch)
     assert (counted == 1).all(), "every code counts once, and nothing else"
 
 
-def test_onsets_weigh_three_times(objective, batch):
+def test_the_three_frames_from_an_onset_on_weigh_three_times(objective, batch):
     with torch.no_grad():
         figures, entropies = objective(batch), objective.cross_entropies(batch)
-    expected = (entropies * torch.where(batch.onsets, 3.0, 1.0)[:, None]).sum() / (3 * 4 * (7 + 2 * 3))
+    weights = torch.tensor([1.0, 3, 3, 3, 1, 3, 3, 3, 1])  # onsets in frames 1 and 5
+    expected = (entropies * weights).sum() / (3 * 4 * weights.sum())
     torch.testing.assert_close(figures["loss"], expected)
     torch.testing.assert_close(figures["cross_entropy"], entropies.mean())
     torch.testing.assert_close(figures["onset"], entropies[:, :, [1, 5]].mean())
@@ -462,8 +463,8 @@ TINY_RECIPE = Recipe(
         top_k=16,
     ),
     captions=1_500, codec_clips=4, codec_batch=2, codec_segment=16, codec_warmup_steps=2, codec_steps=3,
-    groups=(ClipGroup(50, 6, 0.5), ClipGroup(100, 3, 0.3), ClipGroup(30, 4, 0.2)), decoder_batch=200, decoder_steps=4,
-    caption_steps=2, caption_batch=4,
+    sharpen_steps=2, groups=(ClipGroup(50, 6, 0.5), ClipGroup(100, 3, 0.3), ClipGroup(30, 4, 0.2)),
+    decoder_batch=200, decoder_steps=4, caption_steps=2, caption_batch=4,
 )  # fmt: skip
 
 
@@ -499,7 +500,7 @@ def test_the_recipe_makes_a_model_from_nothing(renderer, tmp_path):
 def test_a_run_goes_on_from_a_model(renderer, tmp_path):
     first = train(TINY_RECIPE, tmp_path / "first")
     AcceleratorState._reset_state(reset_partial_state=True)
-    idle = replace(TINY_RECIPE, codec_steps=0, decoder_steps=0)
+    idle = replace(TINY_RECIPE, codec_steps=0, sharpen_steps=0, decoder_steps=0)
     second = train(idle, tmp_path / "second", start=tmp_path / "first" / "model")
     for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
         assert torch.equal(one if name.startswith("codec.") else one.bfloat16().float(), other), name
@@ -515,6 +516,18 @@ def test_a_folder_keeps_one_recipe_and_a_bad_start_is_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match="cannot be trained: that takes a tokenizer, a text projection"):
         train(TINY_RECIPE, tmp_path / "new", start=tmp_path / "start")
     assert not (tmp_path / "new").exists()
+
+
+def test_options_change_the_recipe_that_is_named(monkeypatch, tmp_path):
+    taken = []
+    monkeypatch.setattr(recipe, "train", lambda *arguments: taken.append(arguments))
+    recipe.main(["--recipe", "gpu", "--clips", "0.5", "--sharpen-steps", "0", "--seed", "3", "--folder", str(tmp_path)])
+    gpu = recipe.RECIPES["gpu"]
+    halved = tuple(replace(group, clips=group.clips // 2) for group in gpu.groups)
+    wanted = replace(gpu, codec_clips=gpu.codec_clips // 2, groups=halved, sharpen_steps=0, seed=3)
+    assert taken == [(wanted, tmp_path, None)] and wanted.decoder_steps == gpu.decoder_steps > 10_000
+    recipe.main([])
+    assert taken[1][0] == Recipe() == recipe.RECIPES["laptop"]
 
 
 @pytest.mark.parametrize(

@@ -53,27 +53,27 @@ WITHOUT_DRUMS = ("without drums", "without drums", "no drums", "without percussi
 TEMPLATES = (
     "{adjectives} {instrument} {noun} {phrases}",
     "{adjectives} {instrument} {noun}, {phrases}",
-    "a {adjectives} {instrument} {noun} {phrases}",
+    "{a} {adjectives} {instrument} {noun} {phrases}",
     "some {adjectives} {instrument} {noun} {phrases}",
     "{adjectives} {noun} on {instrument} {phrases}",
     "{adjectives} {noun} for {instrument}, {phrases}",
     "{instrument} {noun}, {adjectives}, {phrases}",
     "{instrument} playing {adjectives} {noun} {phrases}",
-    "a {instrument} plays {adjectives} {noun} {phrases}",
+    "a piece in which the {instrument} plays {adjectives} {noun} {phrases}",
     "{instrument}, {adjectives} {noun}, {phrases}",
-    "please play a {adjectives} {noun} with {instrument} {phrases}",
+    "please play {a} {adjectives} {noun} with {instrument} {phrases}",
     "I want to hear {adjectives} {instrument} {noun} {phrases}",
-    "give me a {noun} that is {adjectives}, played by the {instrument}, {phrases}",
+    "give me {a} {noun} that is {adjectives}, played by the {instrument}, {phrases}",
     "{adjectives} {noun} featuring {instrument} {phrases}",
     "a piece of music with {instrument}: {adjectives} {noun}, {phrases}",
-    "generate a {adjectives} {noun} for solo {instrument} {phrases}",
-    "create a short {instrument} {noun}, {phrases}, {adjectives}",
+    "generate {a} {adjectives} {noun} for solo {instrument} {phrases}",
+    "create {a} short {instrument} {noun}, {phrases}, {adjectives}",
     "make some {adjectives} music: {instrument} {noun} {phrases}",
 )
 HELD_OUT_TEMPLATES = (
-    "I want a {noun} for the {instrument} that is {adjectives} {phrases}",
+    "I want {a} {noun} for the {instrument} that is {adjectives} {phrases}",
     "{phrases}, {instrument}: {adjectives} {noun}",
-    "please give me {adjectives} {noun} played on a {instrument} {phrases}",
+    "please give me {adjectives} {noun} played on the {instrument} {phrases}",
     "the {instrument} plays some {noun}, {adjectives}, {phrases}",
 )
 
@@ -127,16 +127,20 @@ def _keywords(words: list[str], rng: random.Random) -> str:
 def _fill(template: str, adjectives, instrument, noun, phrases, rng: random.Random) -> str:
     rng.shuffle(adjectives)
     rng.shuffle(phrases)
+    several = noun.endswith("s")
     text = template.format(
-        adjectives=rng.choice((" ", ", ", " and ")).join(adjectives), instrument=instrument, noun=noun,
-        phrases=" ".join(phrases),
+        a="some" if several or noun == "music" else "a", adjectives=rng.choice((" ", ", ", " and ")).join(adjectives),
+        instrument=instrument, noun=noun, phrases=" ".join(phrases),
     )  # fmt: skip
+    if several:
+        text = text.replace("that is", "that are").replace("that sounds", "that sound")
     return _tidy(text)
 
 
 def _tidy(text: str) -> str:
     """Mend what an empty slot leaves: doubled blanks and commas, a comma at the end, "a" before a vowel."""
     text = re.sub(r"\s+", " ", text).replace(" ,", ",").replace(" :", ":")
-    text = re.sub(r"(,\s*)+", ", ", text).replace("that is,", "that is").strip(" ,:")
-    text = re.sub(r" that is(?= (played|with|without|in|at|and|plus|no|that) |$)", "", text)
+    text = re.sub(r"(,\s*)+", ", ", text)
+    text = re.sub(r"(that (is|are)),", r"\1", text).strip(" ,:")
+    text = re.sub(r" that (is|are)(?= (played|with|without|in|at|and|plus|no|that) |$)", "", text)
     return re.sub(r"\ba (?=[aeiou])", "an ", text).replace(": ,", ":").strip()

@@ -18,12 +18,12 @@ PROGRESSIONS = {
     "major": ((0, 3, 4, 0), (0, 5, 3, 4), (0, 4, 5, 3), (0, 3, 0, 4)),
     "minor": ((0, 3, 4, 0), (0, 5, 3, 4), (0, 5, 2, 6), (0, 3, 0, 4)),
 }
-TONICS = (0, 2, 5, 7, 9)  # C, D, F, G, A for both modes, so that the tonic does not give the mode away
 VELOCITIES = {"soft": 45, "loud": 112}
-# The lowest pitch of the octave in which each instrument plays its chords; one of two a piece.
+# The lowest pitch of the octave in which each instrument plays its chords; one of three a piece.
 REGISTERS = {
-    "piano": (55, 60), "acoustic guitar": (50, 55), "electric guitar": (50, 55), "strings": (55, 60), "flute": (67, 72),
-    "organ": (55, 60), "marimba": (60, 65), "music box": (67, 72), "trumpet": (58, 62), "synth": (57, 62),
+    "piano": (50, 55, 60), "acoustic guitar": (45, 50, 55), "electric guitar": (45, 50, 55), "strings": (50, 55, 60),
+    "flute": (64, 67, 72), "organ": (50, 55, 60), "marimba": (55, 60, 65), "music box": (62, 67, 72),
+    "trumpet": (54, 58, 62), "synth": (52, 57, 62),
 }  # fmt: skip
 # Rhythms of one chord, as lengths in eighths: a bar, of which a slow chord takes the first half.
 MELODY_RHYTHMS = ((2, 2, 2, 2), (2, 1, 1, 2, 2), (1, 1, 2, 1, 1, 2), (2, 2, 1, 1, 2), (3, 1, 2, 2), (2, 1, 1, 2, 1, 1))
@@ -51,7 +51,7 @@ def compose(attributes: Attributes, frames: int, rng: random.Random) -> Piece:
     if frames <= LEAD_IN:
         raise ValueError(f"A piece needs more than {LEAD_IN} frames, and {frames} were asked for.")
     eighth = rng.choice(EIGHTHS[attributes.tempo])
-    tonic = rng.choice(TONICS)
+    tonic = rng.randrange(12)  # any key in both modes, so that the tonic does not give the mode away
     bars = (frames - LEAD_IN) // (8 * eighth) + 1
     struck = _play_bars(attributes, tonic, bars, rng)
     notes = _strike(struck, attributes, eighth, frames)

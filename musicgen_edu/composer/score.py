@@ -21,8 +21,8 @@ INSTRUMENTS = (
 MODES = ("major", "minor")
 LOUDNESSES = ("soft", "loud")
 TEXTURES = ("melody", "arpeggio", "chords")
-# Frames in an eighth note. An eighth of E frames is 1500 / E beats a minute: 62 or 68, 100 or 107, 150.
-EIGHTHS = {"slow": (22, 24), "medium": (14, 15), "fast": (10,)}
+# Frames in an eighth note. An eighth of E frames is 1500 / E beats a minute: 62, 68 or 75, 100 or 107, 150.
+EIGHTHS = {"slow": (20, 22, 24), "medium": (14, 15), "fast": (10,)}
 TEMPOS = tuple(EIGHTHS)
 # Every attribute of a piece and its values, in the order of `Attributes`.
 VALUES = {

@@ -119,10 +119,10 @@ def save_samples(folder: Path, clips: CodedClips, count: int = 1_500, seconds: i
 
 
 def _encode(pieces: list[Piece], renderer: Renderer, codec: Codec, batch: int = 20) -> dict[str, Tensor]:
-    codes = []
+    codes, device = [], next(codec.parameters()).device
     for start in range(0, len(pieces), batch):
         waveforms = np.stack([renderer.render(piece) for piece in pieces[start : start + batch]])
-        codes.append(codec.encode(torch.from_numpy(waveforms)[:, None]).short())
+        codes.append(codec.encode(torch.from_numpy(waveforms)[:, None].to(device)).short().cpu())
     onsets = torch.zeros(len(pieces), pieces[0].frames, dtype=torch.bool)
     for row, piece in zip(onsets, pieces, strict=True):
         row[piece.onsets] = True

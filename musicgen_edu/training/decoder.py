@@ -22,6 +22,7 @@ from musicgen_edu.training.data import CodedClips
 
 CAPTION_DROPOUT = 0.15  # how often the caption is withheld: guidance needs a model that also knows music without words
 ONSET_WEIGHT = 3.0  # frames in which something is struck are few and decide tempo and tune
+ONSET_FRAMES = 3  # that count so: 20 ms are too short to hear a pitch in, and the two frames after it surprise as much
 PAST_DROPOUT = 0.1  # how often a clip's past is withheld up to a random step, so that only the caption tells
 CODE_NOISE = 0.05  # the share of the past's codes that are wrong, so that the decoder survives mistakes of its own
 ATTRIBUTES_WEIGHT = 0.5  # of the attributes' loss beside the codes'
@@ -135,10 +136,11 @@ class DecoderObjective(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted loss, and the plain cross-entropy of each codebook in nats."""
         entropies, attributes = self._losses(batch)
-        weights = 1 + (ONSET_WEIGHT - 1) * batch.onsets[:, None]
+        struck = F.max_pool1d(F.pad(batch.onsets[:, None].float(), (ONSET_FRAMES - 1, 0)), ONSET_FRAMES, stride=1)
+        weights = 1 + (ONSET_WEIGHT - 1) * struck
         loss = (entropies * weights).sum() / (weights.sum() * entropies.shape[1])
         by_codebook = {f"codebook{k}": value for k, value in enumerate(entropies.detach().mean(dim=(0, 2)))}
-        onsets = entropies.detach().mean(dim=1)[batch.onsets].mean()
+        onsets = (entropies.detach().mean(dim=1) * batch.onsets).sum() / batch.onsets.sum()
         return {
             "loss": loss + ATTRIBUTES_WEIGHT * sum(attributes.values()), "cross_entropy": entropies.detach().mean(),
             "onset": onsets, **by_codebook, **attributes,

@@ -15,16 +15,18 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, set_seed
+from accelerate.utils import InitProcessGroupKwargs, send_to_device, set_seed
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from musicgen_edu.files import write_whole
 
 STATE_FILE = "state.safetensors"
 LOG_FILE = "log.jsonl"
+DRAWERS = 6  # processes that draw batches beside a GPU
 
 
 def create_accelerator() -> Accelerator:
@@ -59,7 +61,8 @@ def fit(
 
     Args:
         objective: a module whose forward takes a batch and returns a dict of scalars with one named "loss".
-        batch_of: the batch for (step, process index), on the CPU or the accelerator's device.
+        batch_of: the batch for (step, process index), on the CPU: tensors, tuples of them, or an object with a method
+            `to(device)`. Beside a GPU other processes draw batches ahead, so that it need not wait.
         steps: how many steps in all; a finished run is loaded and not run again.
         learning_rate: AdamW's peak rate.
         folder: where the state (`state.safetensors`) and the log (`log.jsonl`, a line every 10 steps) are kept.
@@ -73,12 +76,16 @@ def fit(
     wrapped, prepared = accelerator.prepare(objective, optimizer)
     wrapped.train()
     log = _Log(folder, first) if accelerator.is_main_process else None  # two writers would lose lines
-    progress = tqdm(range(first, steps), initial=first, total=steps, disable=not accelerator.is_main_process)
-    for step in progress:
+    batches = DataLoader(
+        _Batches(batch_of, accelerator.process_index), batch_size=None, collate_fn=lambda batch: batch,
+        sampler=range(first, steps), num_workers=0 if accelerator.device.type == "cpu" else DRAWERS,
+    )  # fmt: skip
+    progress = tqdm(batches, initial=first, total=steps, disable=not accelerator.is_main_process)
+    for step, batch in enumerate(progress, first):
         set_seed(seed + step * accelerator.num_processes + accelerator.process_index)
         for group in prepared.param_groups:
             group["lr"] = learning_rate * learning_rate_factor(step, steps)
-        figures = wrapped(batch_of(step, accelerator.process_index))
+        figures = wrapped(send_to_device(batch, accelerator.device))
         accelerator.backward(figures["loss"])
         accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
         prepared.step()
@@ -91,6 +98,16 @@ def fit(
     progress.close()
 
 
+class _Batches(Dataset):
+    """The batches of one process, by the number of the step."""
+
+    def __init__(self, batch_of: Callable[[int, int], object], process: int):
+        self._batch_of, self._process = batch_of, process
+
+    def __getitem__(self, step: int) -> object:
+        return self._batch_of(step, self._process)
+
+
 class _Log:
     """Means over ten steps, one JSON line each, with the minutes that training has taken in all."""
 
@@ -101,19 +118,19 @@ class _Log:
         kept = [line for line in whole if line["step"] < first]
         write_whole(self._file, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._started = time.perf_counter() - 60 * (kept[-1]["minutes"] if kept else 0)
-        self._sums: dict[str, list[float]] = {}
+        self._figures: dict[str, list[Tensor]] = {}
 
     def add(self, step: int, figures: dict[str, Tensor], progress: tqdm) -> None:
         for name, value in figures.items():
-            self._sums.setdefault(name, []).append(float(value.detach()))
+            self._figures.setdefault(name, []).append(value.detach())
         if (step + 1) % 10:
-            return
-        means = {name: round(sum(values) / len(values), 5) for name, values in self._sums.items()}
+            return  # to read a number off a GPU is to wait for it
+        means = {name: round(float(torch.stack(values).mean()), 5) for name, values in self._figures.items()}
         minutes = round((time.perf_counter() - self._started) / 60, 3)
         with self._file.open("a") as file:
             file.write(json.dumps({"step": step, "minutes": minutes, **means}) + "\n")
         progress.set_postfix(means)
-        self._sums = {}
+        self._figures = {}
 
 
 def _save_state(folder: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:

@@ -1,8 +1,8 @@
 """`musicgen-edu train`: the whole way from nothing to a model that `musicgen-edu generate --model FOLDER` plays.
 
-Six stages, each kept in the run's folder and not done twice: tokenizer, codec, codes, captions, decoder, export. With
-several processes (`torchrun --nproc-per-node 2 -m musicgen_edu.training.recipe …`, on CPUs as on GPUs) each trains on
-batches of its own, and they share what they learn.
+Six stages, each kept in the run's folder and not done twice: tokenizer, codec, codes, captions, decoder, export. A GPU
+is used where there is one. With several processes (`torchrun --nproc-per-node 2 -m musicgen_edu.training.recipe …`, on
+CPUs as on GPUs) each trains on batches of its own, and they share what they learn.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from musicgen_edu.reality_checks import fingerprint
 from musicgen_edu.tokenizer import Tokenizer, train_tokenizer
 from musicgen_edu.training.codec import (
     CodecObjective,
+    SharpenObjective,
     make_encoder_memoryless,
     start_as_lapped_transform,
     start_codebooks,
@@ -60,6 +61,8 @@ class Recipe:
     codec_warmup_steps: int = 60  # as an autoencoder, before the quantizer
     codec_steps: int = 6_000
     codec_learning_rate: float = 4e-4
+    sharpen_steps: int = 1_000  # of the codec's decoder alone, behind codes that stay
+    sharpen_learning_rate: float = 1e-4
     # Whole clips, clips of twice the length, and beginnings, in which the caption decides.
     groups: tuple[ClipGroup, ...] = (ClipGroup(250, 9_000, 0.6), ClipGroup(500, 1_000, 0.2), ClipGroup(64, 10_000, 0.2))
     caption_steps: int = 1_500  # of the text encoder alone, before the decoder
@@ -68,7 +71,21 @@ class Recipe:
     decoder_batch: int = 1_250  # frames a step
     decoder_steps: int = 6_000
     decoder_learning_rate: float = 5e-4
+    save_every: int = 200  # steps between two saved states
     seed: int = 0
+
+
+RECIPES = {
+    "laptop": Recipe(),
+    # What made the shipped weights took 25 minutes of one H100 and an hour of two cores, in two rounds (RUNS.md). Some
+    # clips last half a minute, so that the model can go so long.
+    "gpu": Recipe(
+        codec_clips=20_000, codec_batch=96, codec_steps=20_000, codec_learning_rate=5e-4,
+        groups=(ClipGroup(250, 120_000, 0.45), ClipGroup(500, 30_000, 0.2), ClipGroup(1_500, 10_000, 0.15),
+                ClipGroup(64, 60_000, 0.2)),
+        caption_batch=256, decoder_batch=16_000, decoder_steps=23_000, decoder_learning_rate=7e-4, save_every=4_000,
+    ),
+}  # fmt: skip
 
 
 def train(recipe: Recipe, folder: Path, start: Path | None = None) -> MusicGen:
@@ -81,6 +98,7 @@ def train(recipe: Recipe, folder: Path, start: Path | None = None) -> MusicGen:
         ValueError: `folder` holds another recipe's music or codes, or `start` cannot be trained.
     """
     torch.set_flush_denormal(True)  # numbers under 1e-38 are slow on CPUs and say nothing
+    torch.backends.cudnn.allow_tf32 = False  # a GPU, too, should write the codes that the codec means
     accelerator = create_accelerator()
     model = _open(start) if start else None
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +111,9 @@ def train(recipe: Recipe, folder: Path, start: Path | None = None) -> MusicGen:
         model = MusicGen(replace(recipe.config, text_encoder=text_encoder), tokenizer)
     train_codec(model.codec, recipe, folder / "codec", accelerator, from_nothing=not start)
     with accelerator.main_process_first():
+        model.codec.to(accelerator.device)
         groups = [(group.share, cached_codes(folder / "codes", group, model.codec)) for group in recipe.groups]
+        model.codec.cpu()
     if not start:
         train_to_read(model, recipe, folder / "captions", accelerator)
     train_decoder(model, recipe, groups, folder / "decoder", accelerator)
@@ -114,7 +134,8 @@ def _open(start: Path) -> MusicGen:
 
 def _claim(folder: Path, recipe: Recipe, start: MusicGen | None) -> None:
     """Note what the folder's music and codes are made from, and refuse a folder in which that is something else."""
-    made_from = {name: value for name, value in asdict(recipe).items() if not name.startswith(("caption_", "decoder_"))}
+    later = ("caption_", "decoder_", "sharpen_")
+    made_from = {name: value for name, value in asdict(recipe).items() if not name.startswith(later)}
     made_from["start"] = fingerprint(named_tensors(start)) if start else None
     content = json.dumps(made_from, indent=2) + "\n"
     note = folder / "recipe.json"
@@ -134,9 +155,9 @@ def _tokenizer(recipe: Recipe, file: Path) -> Tokenizer:
 def train_codec(
     codec: Codec, recipe: Recipe, folder: Path, accelerator: Accelerator, from_nothing: bool = True
 ) -> None:
-    """Start as a lapped transform, warm up as an autoencoder, place the codebooks, then train all of it.
+    """Start as a lapped transform, warm up as an autoencoder, place the codebooks, train all of it, then its decoder.
 
-    Without `from_nothing` only the last: the codec goes on as it is. Either way its encoder has no memory.
+    Without `from_nothing` only the last two: the codec goes on as it is. Either way its encoder has no memory.
     """
     with accelerator.main_process_first():
         samples = cached_waveforms(folder / "waveforms.safetensors", 250, recipe.codec_clips)
@@ -150,9 +171,11 @@ def train_codec(
         length, last = recipe.codec_segment * hop, samples.shape[2] // hop - recipe.codec_segment
         starts = [rng.randrange(last + 1) * hop for _ in range(recipe.codec_batch)]
         chosen = [samples[rng.randrange(len(samples)), :, start : start + length] for start in starts]
-        return to_float(torch.stack(chosen)).to(accelerator.device)
+        gains = [10 ** rng.uniform(-0.5, 0.0) for _ in starts]  # more levels than the composer's two
+        return to_float(torch.stack(chosen)) * torch.tensor(gains)[:, None, None]
 
-    common = dict(learning_rate=recipe.codec_learning_rate, accelerator=accelerator, seed=recipe.seed)
+    common = dict(learning_rate=recipe.codec_learning_rate, accelerator=accelerator, seed=recipe.seed,
+                  save_every=recipe.save_every)  # fmt: skip
     if from_nothing:
         autoencoder = CodecObjective(codec, quantize=False)
         fit(autoencoder, segments, steps=recipe.codec_warmup_steps, folder=folder / "warmup", **common)
@@ -161,6 +184,8 @@ def train_codec(
         with torch.no_grad():
             start_codebooks(codec, codec.encoder(first).transpose(1, 2).flatten(0, 1))
     fit(CodecObjective(codec), segments, steps=recipe.codec_steps, folder=folder, **common)
+    common["learning_rate"] = recipe.sharpen_learning_rate
+    fit(SharpenObjective(codec), segments, steps=recipe.sharpen_steps, folder=folder / "sharpen", **common)
     codec.cpu().eval()
 
 
@@ -174,12 +199,12 @@ def train_to_read(model: MusicGen, recipe: Recipe, folder: Path, accelerator: Ac
     def captions(step: int, process: int) -> tuple[Tensor, ...]:
         rng = random.Random(f"captions {recipe.seed} {step} {process}")
         pieces = [draw_attributes(rng) for _ in range(recipe.caption_batch)]
-        return tuple(part.to(accelerator.device) for part in word_captions(pieces, model.tokenizer, rng))
+        return word_captions(pieces, model.tokenizer, rng)
 
     torch.manual_seed(recipe.seed)
     reading = CaptionObjective(model.text_encoder, model.projection, model.decoder.config.hidden_size)
     fit(reading, captions, steps=recipe.caption_steps, learning_rate=recipe.caption_learning_rate, folder=folder,
-        accelerator=accelerator, seed=recipe.seed)  # fmt: skip
+        accelerator=accelerator, seed=recipe.seed, save_every=recipe.save_every)  # fmt: skip
 
 
 def train_decoder(model: MusicGen, recipe: Recipe, groups: list[Group], folder: Path, accelerator: Accelerator) -> None:
@@ -187,12 +212,12 @@ def train_decoder(model: MusicGen, recipe: Recipe, groups: list[Group], folder: 
 
     def batch(step: int, process: int) -> Batch:
         seed = f"{recipe.seed} {step} {process}"
-        return draw_batch(groups, recipe.decoder_batch, model.tokenizer, seed).to(accelerator.device)
+        return draw_batch(groups, recipe.decoder_batch, model.tokenizer, seed)
 
     torch.manual_seed(recipe.seed)
     objective = DecoderObjective(model.text_encoder, model.projection, model.decoder, model.pattern, heed_words=True)
     fit(objective, batch, steps=recipe.decoder_steps, learning_rate=recipe.decoder_learning_rate, folder=folder,
-        accelerator=accelerator, seed=recipe.seed)  # fmt: skip
+        accelerator=accelerator, seed=recipe.seed, save_every=recipe.save_every)  # fmt: skip
     objective.cpu().eval()
 
 
@@ -203,23 +228,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train every part: music, captions, tokenizer, codec, text encoder and decoder. "
         "Needs Debian's fluidsynth and fluid-soundfont-gm. A stopped run goes on where it was when started again.",
     )
-    default = Recipe()
     add = parser.add_argument
+    add("--recipe", choices=RECIPES, default="laptop", help="how much of everything (default: %(default)s)")
     add("--folder", type=Path, default=Path("runs/tiny"), help="where everything is kept (default: %(default)s)")
     add("--start", metavar="MODEL", type=Path, help="a model's folder to go on from (default: from nothing)")
-    add("--codec-steps", type=int, default=default.codec_steps, help="default: %(default)s")
-    add("--decoder-steps", type=int, default=default.decoder_steps, help="default: %(default)s")
+    add("--codec-steps", metavar="N", type=int, help="default: the recipe's")
+    add("--sharpen-steps", metavar="N", type=int, help="of the codec's decoder alone (default: the recipe's)")
+    add("--decoder-steps", metavar="N", type=int, help="default: the recipe's")
     add("--clips", type=float, default=1.0, help="share of the music to make, for a shorter trial (default: 1)")
     add("--seed", type=int, default=0, help="default: %(default)s")
     args = parser.parse_args(argv)
     if not 0 < args.clips <= 100:
         parser.error(f"--clips must be more than 0 and at most 100, not {args.clips:g}")
-    if not 0 <= args.seed < 2**32 or min(args.codec_steps, args.decoder_steps) < 0:
+    base = RECIPES[args.recipe]
+    chosen = {name: getattr(args, name) for name in ("codec_steps", "sharpen_steps", "decoder_steps")}
+    chosen = {name: steps for name, steps in chosen.items() if steps is not None}
+    if not 0 <= args.seed < 2**32 or min(chosen.values(), default=0) < 0:
         parser.error("steps must be 0 or more, and the seed from 0 to 2**32 − 1")
     recipe = replace(
-        default, codec_steps=args.codec_steps, decoder_steps=args.decoder_steps, seed=args.seed,
-        groups=tuple(replace(group, clips=max(1, round(group.clips * args.clips))) for group in default.groups),
-        codec_clips=max(200, round(default.codec_clips * args.clips)),
+        base, seed=args.seed, codec_clips=max(200, round(base.codec_clips * args.clips)),
+        groups=tuple(replace(group, clips=max(1, round(group.clips * args.clips))) for group in base.groups), **chosen,
     )  # fmt: skip
     train(recipe, args.folder, args.start)
     print(f"Hear the model with: musicgen-edu generate PROMPT --model {args.folder / 'model'}")
