@@ -176,6 +176,19 @@ def test_bad_input_is_refused_in_a_sentence():
         Renderer(Path("missing.sf2"))
 
 
+def test_articles_and_verbs_fit_the_noun():
+    for template in (*language.TEMPLATES, *language.HELD_OUT_TEMPLATES):
+        if "{a}" in template:
+            one, several, uncountable = (
+                language._fill(template, ["slow"], "piano", noun, ["that sounds sad"], random.Random(0))
+                for noun in ("tune", "chords", "music")
+            )
+            assert "a" in one.split() and "some" not in one.split() and "sounds sad" in one
+            assert "some" in several.split() and "a" not in several.split() and "that sound sad" in several
+            assert ("that is slow" in one) == ("that are slow" in several)
+            assert "some" in uncountable.split() and "a" not in uncountable.split() and "sounds sad" in uncountable
+
+
 # What is held out
 
 

@@ -20,7 +20,7 @@ from musicgen_edu.spectrogram import log_mel
 MEL_RESOLUTIONS = ((256, 40), (1024, 80), (2048, 100))  # (samples in a window, mel bands)
 SILENCE = 1e-6  # a mean square that counts as silence: −60 dB
 AUDIBLE_DB = 40.0  # what lies further below a segment's loudest moment is hardly heard
-ATTACK_WEIGHT = 5.0
+ATTACK_WEIGHT = 5.0  # see `heard_distance`
 
 
 class CodecObjective(nn.Module):
@@ -50,7 +50,7 @@ class SharpenObjective(nn.Module):
     """The codec's decoder alone, behind codes that stay as they are, so that no MusicGen has to learn new ones.
 
     Spectrograms count more here than samples do, and only where they can be heard. All is computed in float32: once the
-    codec is good, gradients in bfloat16 point far away from those in float32 (a cosine of 0.03 to 0.9, layer by layer).
+    codec is good, gradients in bfloat16 point far away from those in float32 (training/RUNS.md, round five).
     """
 
     def __init__(self, codec: Codec):
@@ -79,28 +79,32 @@ def noise_to_signal(rebuilt: Tensor, waveform: Tensor) -> Float[Tensor, " batch"
 
 def mel_distance(rebuilt: Tensor, waveform: Tensor, sample_rate: int) -> Float[Tensor, ""]:
     """Mean absolute difference of log-mel spectrograms in dB, over three resolutions."""
-    distances = [
-        (log_mel(rebuilt[:, 0], sample_rate, n_fft, bands) - log_mel(waveform[:, 0], sample_rate, n_fft, bands)).abs()
-        for n_fft, bands in MEL_RESOLUTIONS
-    ]
-    return torch.stack([distance.mean() for distance in distances]).mean()
+    pairs = _log_mels(rebuilt, waveform, sample_rate)
+    return torch.stack([(got - wanted).abs().mean() for got, wanted in pairs]).mean()
 
 
 def heard_distance(rebuilt: Tensor, waveform: Tensor, sample_rate: int) -> Float[Tensor, ""]:
-    """`mel_distance` as it is heard: only down to `AUDIBLE_DB` under a waveform's loudest point, and attacks count more.
+    """`mel_distance` as it is heard: only down to `AUDIBLE_DB` under the loudest point, and attacks count more.
 
-    An attack is short and tells much of what instrument it is. Where a band has just become 10 dB louder, its difference
-    counts `1 + ATTACK_WEIGHT` times, for four columns.
+    An attack is short and tells much of what instrument it is. Where a band has just become 10 dB louder, its
+    difference counts `1 + ATTACK_WEIGHT` times, for four columns.
     """
     distances = []
-    for n_fft, bands in MEL_RESOLUTIONS:
-        wanted, got = (log_mel(each[:, 0], sample_rate, n_fft, bands) for each in (waveform, rebuilt))
+    for got, wanted in _log_mels(rebuilt, waveform, sample_rate):
         floor = wanted.amax(dim=(1, 2), keepdim=True) - AUDIBLE_DB
         wanted, got = torch.maximum(wanted, floor), torch.maximum(got, floor)
         rise = F.max_pool1d(F.pad(wanted.diff(dim=2).clamp(min=0), (4, 0)), 4, stride=1)
         weight = 1 + ATTACK_WEIGHT * rise / 10
         distances.append(((got - wanted).abs() * weight).sum() / weight.sum())
     return torch.stack(distances).mean()
+
+
+def _log_mels(rebuilt: Tensor, waveform: Tensor, sample_rate: int) -> list[tuple[Tensor, Tensor]]:
+    """Both spectrograms, at each resolution."""
+    return [
+        (log_mel(rebuilt[:, 0], sample_rate, n_fft, bands), log_mel(waveform[:, 0], sample_rate, n_fft, bands))
+        for n_fft, bands in MEL_RESOLUTIONS
+    ]
 
 
 def quantize_for_training(

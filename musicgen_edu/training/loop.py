@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -76,10 +77,7 @@ def fit(
     wrapped, prepared = accelerator.prepare(objective, optimizer)
     wrapped.train()
     log = _Log(folder, first) if accelerator.is_main_process else None  # two writers would lose lines
-    batches = DataLoader(
-        _Batches(batch_of, accelerator.process_index), batch_size=None, collate_fn=lambda batch: batch,
-        sampler=range(first, steps), num_workers=0 if accelerator.device.type == "cpu" else DRAWERS,
-    )  # fmt: skip
+    batches = _draw(_Batches(batch_of, accelerator.process_index), range(first, steps), accelerator)
     progress = tqdm(batches, initial=first, total=steps, disable=not accelerator.is_main_process)
     for step, batch in enumerate(progress, first):
         set_seed(seed + step * accelerator.num_processes + accelerator.process_index)
@@ -106,6 +104,18 @@ class _Batches(Dataset):
 
     def __getitem__(self, step: int) -> object:
         return self._batch_of(step, self._process)
+
+
+def _draw(batches: _Batches, steps: range, accelerator: Accelerator) -> DataLoader:
+    """The batches of these steps in order, drawn by other processes beside a GPU, else by this one.
+
+    What draws a batch is a closure, which only a forked process takes along.
+    """
+    beside = accelerator.device.type == "cuda" and "fork" in multiprocessing.get_all_start_methods()
+    return DataLoader(
+        batches, batch_size=None, collate_fn=lambda batch: batch, sampler=steps,
+        num_workers=DRAWERS if beside else 0, multiprocessing_context="fork" if beside else None,
+    )  # fmt: skip
 
 
 class _Log:

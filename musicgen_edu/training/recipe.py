@@ -77,7 +77,7 @@ class Recipe:
 
 RECIPES = {
     "laptop": Recipe(),
-    # What made the shipped weights took 25 minutes of one H100 and an hour of two cores, in two rounds (RUNS.md). Some
+    # What made the shipped weights in 25 minutes of one H100, but for the sharpening, which a CPU did (RUNS.md). Some
     # clips last half a minute, so that the model can go so long.
     "gpu": Recipe(
         codec_clips=20_000, codec_batch=96, codec_steps=20_000, codec_learning_rate=5e-4,
@@ -134,7 +134,7 @@ def _open(start: Path) -> MusicGen:
 
 def _claim(folder: Path, recipe: Recipe, start: MusicGen | None) -> None:
     """Note what the folder's music and codes are made from, and refuse a folder in which that is something else."""
-    later = ("caption_", "decoder_", "sharpen_")
+    later = ("caption_", "decoder_", "sharpen_", "save_every")
     made_from = {name: value for name, value in asdict(recipe).items() if not name.startswith(later)}
     made_from["start"] = fingerprint(named_tensors(start)) if start else None
     content = json.dumps(made_from, indent=2) + "\n"
