@@ -13,7 +13,7 @@ import pytest
 
 from musicgen_edu.composer import captions as language
 from musicgen_edu.composer.captions import caption
-from musicgen_edu.composer.compose import LEAD_IN, SCALES, compose, triad
+from musicgen_edu.composer.compose import LEAD_IN, SCALES, TONICS, compose, triad
 from musicgen_edu.composer.render import SAMPLES_PER_FRAME, Renderer
 from musicgen_edu.composer.score import (
     ALL_ATTRIBUTES,
@@ -116,23 +116,24 @@ def test_the_music_fills_the_piece():
 def test_pitches_belong_to_the_key():
     for piece in PIECES:
         scale = {(piece.tonic + step) % 12 for step in SCALES[piece.attributes.mode]}
-        allowed = scale | ({(piece.tonic + 11) % 12} if piece.attributes.mode == "minor" else set())
-        assert {note.pitch % 12 for note in voices(piece)} <= allowed
+        assert {note.pitch % 12 for note in voices(piece)} <= scale
         assert all(21 <= note.pitch <= 108 for note in voices(piece)), "outside of a piano's keys"
 
 
-def test_the_raised_leading_tone_comes_in_the_dominant_only():
-    assert triad(4, 9, "minor") == (4, 8, 11), "A minor's dominant is E major"
-    assert triad(4, 0, "major") == (7, 11, 2)
+def test_a_triad_is_every_other_note_of_the_scale():
     assert triad(0, 9, "minor") == (9, 0, 4) and triad(6, 9, "minor") == (7, 11, 2)
-    met = 0
+    assert triad(4, 0, "major") == (7, 11, 2) and triad(4, 9, "minor") == (4, 7, 11)
+
+
+def test_every_chord_has_the_mode_of_its_key():
+    third = {"major": 4, "minor": 3}
     for piece in PIECES:
-        if (piece.attributes.mode, piece.attributes.texture) == ("minor", "chords"):
+        if piece.attributes.texture == "chords":
             for pitches in struck_together(piece).values():
-                classes = {(pitch - piece.tonic) % 12 for pitch in pitches}
-                assert classes == {7, 11, 2} if 11 in classes else len(classes) == 3
-                met += 11 in classes
-    assert met > 100
+                classes = {pitch % 12 for pitch in pitches}
+                roots = [root for root in classes if {root, (root + 7) % 12} <= classes]
+                assert len(classes) == 3 and len(roots) == 1
+                assert (roots[0] + third[piece.attributes.mode]) % 12 in classes
 
 
 def test_chords_are_triads_of_the_key_and_the_first_is_the_tonic():
@@ -160,10 +161,12 @@ def test_drums_are_there_if_and_only_if_they_are_said():
         assert {note.instrument for note in piece.notes} <= {piece.attributes.instrument, "drums"}
 
 
-def test_both_modes_use_every_tonic():
-    """Else a model could tell minor from major by the key's name."""
+def test_every_key_is_used_and_no_note_is_in_the_tonic_triads_of_both_modes():
+    triads = {}
     for mode in SCALES:
-        assert {piece.tonic for piece in PIECES if piece.attributes.mode == mode} == set(range(12))
+        assert {piece.tonic for piece in PIECES if piece.attributes.mode == mode} == set(TONICS[mode])
+        triads[mode] = {pitch_class for tonic in TONICS[mode] for pitch_class in triad(0, tonic, mode)}
+    assert not triads["major"] & triads["minor"]
 
 
 def test_bad_input_is_refused_in_a_sentence():

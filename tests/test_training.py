@@ -29,6 +29,7 @@ from musicgen_edu.model import MusicGen
 from musicgen_edu.patterns import create_pattern
 from musicgen_edu.tokenizer import train_tokenizer
 from musicgen_edu.training import loop, recipe
+from musicgen_edu.training.aim import aimed_heads, mode_directions
 from musicgen_edu.training.codec import CodecObjective, make_encoder_memoryless
 from musicgen_edu.training.data import (
     ClipGroup,
@@ -36,6 +37,7 @@ from musicgen_edu.training.data import (
     cached_codes,
     cached_waveforms,
     compose_clip,
+    find_partners,
     shipped_clips,
     shipped_codes,
 )
@@ -306,6 +308,21 @@ def test_the_three_frames_from_an_onset_on_weigh_three_times(objective, batch):
     torch.testing.assert_close(figures["codebook2"], entropies[:, 2].mean())
 
 
+def test_codes_of_a_foreign_past_are_read_but_not_learned(objective, batch):
+    counted = torch.arange(9) >= torch.tensor([0, 4, 6])[:, None]
+    with torch.no_grad():
+        figures, entropies = objective(replace(batch, counted=counted)), objective.cross_entropies(batch)
+    weights = torch.tensor([1.0, 3, 3, 3, 1, 3, 3, 3, 1]) * counted
+    torch.testing.assert_close(figures["loss"], (entropies * weights[:, None]).sum() / (4 * weights.sum()))
+    by_codebook = torch.stack([entropies[:, codebook][counted].mean() for codebook in range(4)])
+    torch.testing.assert_close(figures["codebook1"], by_codebook[1])
+    torch.testing.assert_close(figures["cross_entropy"], by_codebook.mean())
+    kept = torch.stack([entropies[0, :, 1], entropies[0, :, 5], entropies[1, :, 5]])  # the onsets that count
+    torch.testing.assert_close(figures["onset"], kept.mean())
+    objective(replace(batch, counted=counted))["loss"].backward()
+    assert objective.decoder.embed_tokens[0].weight.grad[batch.codes[2, 0, 0]].abs().sum() > 0, "it is read"
+
+
 def test_a_withheld_caption_is_the_null_condition_of_guidance(objective, batch):
     """What the decoder sees then is zeros for states and mask, whatever the words were."""
     with torch.no_grad():
@@ -327,7 +344,7 @@ def test_a_padded_caption_costs_the_same_as_alone(objective, batch):
     with torch.no_grad():
         together = objective.cross_entropies(batch)[1:2]
         length = int(batch.text_mask[1].sum())
-        alone = Batch(*(getattr(batch, field.name)[1:2] for field in fields(batch)))
+        alone = Batch(*(getattr(batch, field.name)[1:2] for field in fields(batch) if field.name != "counted"))
         alone = replace(alone, text_ids=alone.text_ids[:, :length], text_mask=alone.text_mask[:, :length])
         torch.testing.assert_close(objective.cross_entropies(alone), together, atol=1e-5, rtol=1e-5)
 
@@ -385,6 +402,12 @@ def test_heeding_words_adds_two_losses_and_exports_nothing(objective, batch, tok
     torch.testing.assert_close(figures["loss"], plain["loss"] + added)
     heeding(batch)["in_text"].backward()
     assert heeding.text_encoder.model.shared.weight.grad.abs().sum() > 0, "the text encoder learns from its aid"
+    unaided = DecoderObjective(*parts, heed_words=True, aided=False).train()
+    assert unaided.state_dict().keys() == objective.state_dict().keys()
+    with torch.no_grad():
+        assert unaided(batch).keys() == plain.keys()
+        seen = [unaided.cross_entropies(batch) for _ in range(50)]
+    assert any(not torch.allclose(one, seen[0], atol=1e-3) for one in seen), "the past is disturbed all the same"
 
 
 # What it learns from
@@ -443,6 +466,45 @@ def test_a_batch_knows_what_its_captions_say(coded_clips, real_tokenizer):
         )
     assert ((batch.said == UNSAID).all(dim=1) | batch.text_mask.any(dim=1)).all(), "a withheld caption says nothing"
     assert (batch.said != UNSAID).any(dim=0).all()
+
+
+@pytest.fixture(scope="module")
+def spliced_clips() -> CodedClips:
+    """Clips of the composer without sound: the codes of each are its number."""
+    pieces = [compose_clip(250, seed) for seed in range(3_000)]
+    onsets = torch.zeros(len(pieces), 250, dtype=torch.bool)
+    for row, piece in zip(onsets, pieces, strict=True):
+        row[piece.onsets] = True
+    attributes = torch.tensor([ALL_ATTRIBUTES.index(piece.attributes) for piece in pieces], dtype=torch.int16)
+    clips = CodedClips(torch.arange(3_000)[:, None, None].expand(-1, 4, 250), attributes, onsets)
+    return replace(clips, partners=find_partners(clips))
+
+
+def test_partners_differ_in_their_mode_alone(spliced_clips):
+    pieces = [compose_clip(250, seed) for seed in range(3_000)]
+    for number, partners in enumerate(spliced_clips.partners):
+        for partner in partners:
+            one, other = pieces[number], pieces[partner]
+            assert one.attributes.mode != other.attributes.mode and one.eighth == other.eighth
+            assert replace(one.attributes, mode="major") == replace(other.attributes, mode="major")
+            assert number in spliced_clips.partners[partner]
+    assert sum(bool(partners) for partners in spliced_clips.partners) > 2_000
+
+
+def test_a_spliced_clip_begins_as_a_partner_and_goes_on_as_itself(spliced_clips, real_tokenizer):
+    batch = draw_batch([(1.0, spliced_clips)], 250 * 200, real_tokenizer, "0")
+    spliced = 0
+    for codes, onsets, counted in zip(batch.codes[:, 0], batch.onsets, batch.counted, strict=True):
+        number, first = int(codes[-1]), int(counted.nonzero()[0])
+        assert counted[first:].all() and (codes[first:] == number).all()
+        assert torch.equal(onsets, spliced_clips.onsets[number])
+        if first:
+            assert onsets[first] and first < 188, "the piece takes over with something struck, and has time to go on"
+            assert int(codes[0]) in spliced_clips.partners[number] and (codes[:first] == codes[0]).all()
+            spliced += 1
+        else:
+            assert not spliced_clips.partners[number]
+    assert spliced > 100
 
 
 def test_clips_are_a_function_of_seed_and_length():
@@ -505,6 +567,54 @@ def test_a_run_goes_on_from_a_model(renderer, tmp_path):
     for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
         assert torch.equal(one if name.startswith("codec.") else one.bfloat16().float(), other), name
     assert second.tokenizer(["sad flute"])[0].tolist() == first.tokenizer(["sad flute"])[0].tolist()
+
+
+def test_heads_are_aimed_and_nothing_else_is_moved(renderer, tmp_path):
+    first = train(TINY_RECIPE, tmp_path / "first")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    groups = (ClipGroup(50, 40, 0.5), ClipGroup(50, 40, 0.5, spliced=True))
+    aiming = replace(TINY_RECIPE, groups=groups, codec_steps=0, sharpen_steps=0, aim_steps=3, decoder_steps=0)
+    second = train(aiming, tmp_path / "second", start=tmp_path / "first" / "model")
+    assert first.state_dict().keys() == second.state_dict().keys()
+    for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        same = torch.equal(one if name.startswith("codec.") else one.bfloat16().float(), other)
+        assert same != name.startswith("decoder.lm_heads"), name
+    assert all(weight.requires_grad for weight in second.decoder.parameters())
+
+
+def test_aimed_heads_add_two_numbers_a_code_along_the_directions(spliced_clips, real_tokenizer):
+    torch.manual_seed(0)
+    config = MusicGenConfig(
+        replace(TINY_RECIPE.config.text_encoder, vocab_size=real_tokenizer.vocab_size),
+        replace(TINY_RECIPE.config.decoder, codebook_size=32), TINY_RECIPE.config.codec,
+    )  # fmt: skip
+    model = MusicGen(config, real_tokenizer)
+    objective = DecoderObjective(model.text_encoder, model.projection, model.decoder, model.pattern)
+    clips = replace(spliced_clips, codes=spliced_clips.codes[:, :, :50] % 32, onsets=spliced_clips.onsets[:, :50])
+    directions = mode_directions(objective, clips, real_tokenizer)
+    before = model.decoder.lm_heads[1].weight.clone()
+
+    turned = []  # how a caption's mode moves what the directions read, over the same music
+    for number in range(100):
+        attributes, codes, onsets = ALL_ATTRIBUTES[clips.attributes[number]], clips.codes[number], clips.onsets[number]
+        told = [caption(replace(attributes, mode=mode), random.Random(number)) for mode in ("major", "minor")]
+        if told[0] != told[1]:
+            unsaid = torch.full((2, 1), UNSAID)
+            both = Batch(*real_tokenizer(told), codes.expand(2, -1, -1), onsets.expand(2, -1), unsaid)
+            with torch.no_grad():
+                major, minor = (objective.states(both)[1] @ directions.T).mean(dim=1)
+            turned.append(major - minor)
+    turned = torch.stack(turned).mean(dim=0)
+    assert turned[0] > 1 and abs(turned[1]) < 0.3 * turned[0], turned
+    with aimed_heads(objective, directions):
+        assert {name for name, weight in objective.named_parameters() if weight.requires_grad} == {
+            f"decoder.lm_heads.{codebook}.parametrizations.weight.0.amounts" for codebook in range(4)
+        }
+        assert torch.equal(model.decoder.lm_heads[1].weight, before), "nothing is added at first"
+        model.decoder.lm_heads[1].parametrizations.weight[0].amounts.data[7] = torch.tensor([2.0, -1.0])
+    expected = before.clone()
+    expected[7] += 2 * directions[0] - directions[1]
+    torch.testing.assert_close(model.decoder.lm_heads[1].weight, expected)
 
 
 def test_a_folder_keeps_one_recipe_and_a_bad_start_is_refused_at_once(tmp_path):

@@ -1,8 +1,9 @@
 """Writes a piece that fits given attributes: key, chord progression with a cadence, phrases, rhythm, and drums.
 
-Two rules make the music learnable by a small model (they were found by trial: see training/RUNS.md). Everything starts
-on the eighth-note grid, whose step is a whole number of frames, and a note or chord has faded out when the next one is
-struck, as a drum has, so that a frame's sound depends on the last thing struck and its age, and on the drums.
+Three rules make the music learnable by a small model (they were found by trial: see training/RUNS.md). Everything
+starts on the eighth-note grid, whose step is a whole number of frames. A note or chord has faded out when the next one
+is struck, as a drum has, so that a frame's sound depends on the last thing struck and its age, and on the drums. And
+keys and chords are those that tell the mode from the first note on.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from musicgen_edu.composer.score import EIGHTHS, RELEASE_FRAMES, Attributes, Not
 
 LEAD_IN = 4  # frames of silence before the first note
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
-# Scale degrees of four chords; each phrase leaves the tonic and ends in a cadence that leads back to it.
-PROGRESSIONS = {
-    "major": ((0, 3, 4, 0), (0, 5, 3, 4), (0, 4, 5, 3), (0, 3, 0, 4)),
-    "minor": ((0, 3, 4, 0), (0, 5, 3, 4), (0, 5, 2, 6), (0, 3, 0, 4)),
-}
+# The keys of each mode. No note is in the tonic triads of both modes, so that single notes speak for a mode: where
+# every key was allowed in both, the word for the mode taught the decoder nothing (training/RUNS.md, round four).
+TONICS = {"major": (2, 9), "minor": (0, 5)}
+# Scale degrees of four chords: each phrase leaves the tonic and ends in a cadence or on the way back. Tonic,
+# subdominant and dominant have the mode of their key (a minor key's dominant is not raised): every chord tells it.
+PROGRESSIONS = ((0, 3, 4, 0), (0, 4, 3, 0), (0, 3, 0, 4), (0, 4, 0, 3))
 VELOCITIES = {"soft": 45, "loud": 112}
 # The lowest pitch of the octave in which each instrument plays its chords; one of three a piece.
 REGISTERS = {
@@ -51,7 +53,7 @@ def compose(attributes: Attributes, frames: int, rng: random.Random) -> Piece:
     if frames <= LEAD_IN:
         raise ValueError(f"A piece needs more than {LEAD_IN} frames, and {frames} were asked for.")
     eighth = rng.choice(EIGHTHS[attributes.tempo])
-    tonic = rng.randrange(12)  # any key in both modes, so that the tonic does not give the mode away
+    tonic = rng.choice(TONICS[attributes.mode])
     bars = (frames - LEAD_IN) // (8 * eighth) + 1
     struck = _play_bars(attributes, tonic, bars, rng)
     notes = _strike(struck, attributes, eighth, frames)
@@ -61,11 +63,8 @@ def compose(attributes: Attributes, frames: int, rng: random.Random) -> Piece:
 
 
 def triad(degree: int, tonic: int, mode: str) -> tuple[int, int, int]:
-    """Pitch classes of the triad on a scale degree (0 = tonic). A minor key's dominant has the raised leading tone."""
-    scale = SCALES[mode]
-    root, third, fifth = ((tonic + scale[(degree + step) % 7]) % 12 for step in (0, 2, 4))
-    if mode == "minor" and degree == 4:
-        third = (third + 1) % 12
+    """Pitch classes of the triad on a scale degree (0 = tonic)."""
+    root, third, fifth = ((tonic + SCALES[mode][(degree + step) % 7]) % 12 for step in (0, 2, 4))
     return root, third, fifth
 
 
@@ -78,7 +77,7 @@ def _play_bars(attributes: Attributes, tonic: int, bars: int, rng: random.Random
     """What is struck: (length in eighths, pitches), bar after bar. Half a bar a chord when slow, else a bar."""
     lowest = rng.choice(REGISTERS[attributes.instrument])
     with_bass = rng.random() < 0.5
-    progression = rng.choice(PROGRESSIONS[attributes.mode])
+    progression = rng.choice(PROGRESSIONS)
     span = 4 if attributes.tempo == "slow" else 8
     play = {"melody": _melody, "arpeggio": _arpeggio, "chords": _chords}[attributes.texture](rng)
     struck = []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import random
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,11 @@ from tqdm import tqdm
 
 from musicgen_edu.audio import Audio, load_audio
 from musicgen_edu.codec import Codec
-from musicgen_edu.composer.compose import compose
+from musicgen_edu.composer.compose import LEAD_IN, compose
 from musicgen_edu.composer.render import SAMPLE_RATE, Renderer
 from musicgen_edu.composer.score import (
     ALL_ATTRIBUTES,
+    EIGHTHS,
     FRAME_RATE,
     INSTRUMENTS,
     MODES,
@@ -38,11 +41,15 @@ SHARD = 500  # clips that are rendered and encoded at a time: what a kill can co
 
 @dataclass(frozen=True)
 class ClipGroup:
-    """Clips of one length. `share` is how often training takes a batch from this group."""
+    """Clips of one length. `share` is how often training takes a batch from this group.
+
+    `spliced` clips begin with another clip's music, in the other mode (see `find_partners`).
+    """
 
     frames: int
     clips: int
     share: float
+    spliced: bool = False
 
 
 def compose_clip(frames: int, seed: int, held_out: bool = False) -> Piece:
@@ -80,6 +87,24 @@ class CodedClips:
     codes: Int[Tensor, "clips codebooks frames"]
     attributes: Int[Tensor, " clips"]  # index into ALL_ATTRIBUTES
     onsets: Bool[Tensor, "clips frames"]
+    partners: list[list[int]] | None = None  # for each clip those that may stand before it, if it is to be spliced
+
+
+def find_partners(clips: CodedClips) -> list[list[int]]:
+    """For each clip the numbers of those that differ from it in the mode alone and share its grid of eighths.
+
+    Such a clip, cut off where this one strikes something, is a past from which the caption must lead away.
+    """
+    alike = defaultdict(list)
+    kinds = []
+    for number, (index, onsets) in enumerate(zip(clips.attributes, clips.onsets, strict=True)):
+        attributes = ALL_ATTRIBUTES[index]
+        step = math.gcd(*(frame - LEAD_IN for frame in onsets.nonzero().flatten().tolist()))
+        eighth = next(frames for frames in EIGHTHS[attributes.tempo] if step % frames == 0)
+        kinds.append((replace(attributes, mode=MODES[0]), eighth))
+        alike[kinds[-1], attributes.mode].append(number)
+    other = dict(zip(MODES, reversed(MODES), strict=True))
+    return [alike[kind, other[ALL_ATTRIBUTES[index].mode]] for kind, index in zip(kinds, clips.attributes, strict=True)]
 
 
 def cached_codes(folder: Path, group: ClipGroup, codec: Codec) -> CodedClips:
@@ -92,7 +117,8 @@ def cached_codes(folder: Path, group: ClipGroup, codec: Codec) -> CodedClips:
             pieces = [compose_clip(group.frames, seed) for seed in seeds]
             _save(_encode(pieces, renderer, codec), file)
         shards.append(_load(file))
-    return CodedClips(*(torch.cat([shard[name] for shard in shards]) for name in ("codes", "attributes", "onsets")))
+    clips = CodedClips(*(torch.cat([shard[name] for shard in shards]) for name in ("codes", "attributes", "onsets")))
+    return replace(clips, partners=find_partners(clips)) if group.spliced else clips
 
 
 def shipped_codes() -> CodedClips:

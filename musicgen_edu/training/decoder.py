@@ -38,10 +38,12 @@ class Batch:
     codes: Int[Tensor, "batch codebooks frames"]
     onsets: Bool[Tensor, "batch frames"]
     said: Int[Tensor, "batch attributes"]  # which value each attribute has, or UNSAID
+    counted: Bool[Tensor, "batch frames"] | None = None  # the frames whose codes are to be learned; None for all
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+        tensors = (getattr(self, field.name) for field in fields(self))
+        return Batch(*(None if tensor is None else tensor.to(device) for tensor in tensors))
 
 
 def draw_batch(groups: list[tuple[float, CodedClips]], frames_per_batch: int, tokenizer: Tokenizer, seed: str) -> Batch:
@@ -52,7 +54,26 @@ def draw_batch(groups: list[tuple[float, CodedClips]], frames_per_batch: int, to
     rows = [rng.randrange(len(clips.codes)) for _ in range(size)]
     ids, mask, said = word_captions([ALL_ATTRIBUTES[clips.attributes[row]] for row in rows], tokenizer, rng)
     keep = torch.tensor([rng.random() >= CAPTION_DROPOUT for _ in rows])[:, None]
-    return Batch(ids, mask * keep, clips.codes[rows].long(), clips.onsets[rows], said.where(keep, UNSAID))
+    codes, counted = splice(clips, rows, rng) if clips.partners else (clips.codes[rows], None)
+    return Batch(ids, mask * keep, codes.long(), clips.onsets[rows], said.where(keep, UNSAID), counted)
+
+
+def splice(
+    clips: CodedClips, rows: list[int], rng: random.Random
+) -> tuple[Int[Tensor, "batch codebooks frames"], Bool[Tensor, "batch frames"]]:
+    """The clips of these rows, each with the past of a partner up to one of its onsets, and which frames are its own.
+
+    A past in the wrong mode is what a decoder meets that once went astray: there only the caption tells the way back.
+    """
+    codes, frames = clips.codes[rows].clone(), clips.codes.shape[2]
+    own = torch.ones(len(rows), frames, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        onsets = clips.onsets[row, : 3 * frames // 4].nonzero().flatten().tolist()[1:]
+        if onsets and clips.partners[row]:
+            first = rng.choice(onsets)
+            codes[number, :, :first] = clips.codes[rng.choice(clips.partners[row]), :, :first]
+            own[number, :first] = False
+    return codes, own
 
 
 def word_captions(pieces: Sequence[Attributes], tokenizer: Tokenizer, rng: random.Random) -> tuple[Tensor, ...]:
@@ -120,50 +141,61 @@ class DecoderObjective(nn.Module):
     With `heed_words`, three things keep the decoder from going by a clip's past alone. The past of some clips is
     withheld (Bowman et al. 2016, arXiv:1511.06349, section 3.1, drop words of the past for the same reason), some codes
     of every past are wrong, and what a caption says must be readable from the text states and from the decoder's states
-    at every step.
+    at every step. Without `aided` the last of the three is left out, for weights that have learned it before: beside
+    them its classifiers would begin at random, and pull good states towards nothing (RUNS.md, round six).
     """
 
     def __init__(
         self, text_encoder: TextEncoder, projection: TextProjection, decoder: MusicGenDecoder, pattern: CodebookPattern,
-        heed_words: bool = False,
+        heed_words: bool = False, aided: bool = True,
     ):  # fmt: skip
         super().__init__()
         self.text_encoder, self.projection, self.decoder = text_encoder, projection, decoder
         self.pattern = pattern
         width = decoder.config.hidden_size
-        self.aids = nn.ModuleList(AttributeHeads(width) for _ in range(2 if heed_words else 0))
+        self.heed_words = heed_words
+        self.aids = nn.ModuleList(AttributeHeads(width) for _ in range(2 if heed_words and aided else 0))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted loss, and the plain cross-entropy of each codebook in nats."""
         entropies, attributes = self._losses(batch)
+        counted = torch.ones_like(batch.onsets) if batch.counted is None else batch.counted
         struck = F.max_pool1d(F.pad(batch.onsets[:, None].float(), (ONSET_FRAMES - 1, 0)), ONSET_FRAMES, stride=1)
-        weights = 1 + (ONSET_WEIGHT - 1) * struck
+        weights = (1 + (ONSET_WEIGHT - 1) * struck) * counted[:, None]
         loss = (entropies * weights).sum() / (weights.sum() * entropies.shape[1])
-        by_codebook = {f"codebook{k}": value for k, value in enumerate(entropies.detach().mean(dim=(0, 2)))}
-        onsets = (entropies.detach().mean(dim=1) * batch.onsets).sum() / batch.onsets.sum()
+        by_codebook = (entropies.detach() * counted[:, None]).sum(dim=(0, 2)) / counted.sum()
+        onsets = batch.onsets & counted
         return {
-            "loss": loss + ATTRIBUTES_WEIGHT * sum(attributes.values()), "cross_entropy": entropies.detach().mean(),
-            "onset": onsets, **by_codebook, **attributes,
+            "loss": loss + ATTRIBUTES_WEIGHT * sum(attributes.values()), "cross_entropy": by_codebook.mean(),
+            "onset": (entropies.detach().mean(dim=1) * onsets).sum() / onsets.sum(),
+            **{f"codebook{k}": value for k, value in enumerate(by_codebook)}, **attributes,
         }  # fmt: skip
 
     def cross_entropies(self, batch: Batch) -> Float[Tensor, "batch codebooks frames"]:
         """Nats of surprise at each code, given the caption and the codes before it."""
         return self._losses(batch)[0]
 
-    def _losses(self, batch: Batch) -> tuple[Float[Tensor, "batch codebooks frames"], dict[str, Tensor]]:
+    def states(
+        self, batch: Batch
+    ) -> tuple[Float[Tensor, "batch text_tokens model_width"], Float[Tensor, "batch steps model_width"]]:
+        """The text's states as the decoder sees them, and the decoder's own, from which its heads read."""
         sequence = self.pattern.interleave(batch.codes, self.decoder.config.special_token)[:, :, :-1]
-        if self.aids and self.training:
+        if self.heed_words and self.training:
             sequence = disturb_past(sequence, self.decoder.config.special_token)
             sequence = withhold_past(sequence, self.decoder.config.special_token)
         mask = batch.text_mask
         # A withheld caption still runs through the encoder (with nothing masked there) and is silenced behind it.
         seen = torch.where(mask.any(dim=1, keepdim=True), mask, torch.ones_like(mask))
         text_states = self.projection(self.text_encoder(batch.text_ids, seen), mask)
-        states = self.decoder.hidden_states(sequence, text_states, mask)
+        return text_states, self.decoder.hidden_states(sequence, text_states, mask)
+
+    def _losses(self, batch: Batch) -> tuple[Float[Tensor, "batch codebooks frames"], dict[str, Tensor]]:
+        text_states, states = self.states(batch)
         logits = torch.stack([head(states) for head in self.decoder.lm_heads], dim=1)
         logits = self.pattern.deinterleave(logits, batch.codes.shape[2], first_step=1).float()
         entropies = F.cross_entropy(logits.flatten(0, 2), batch.codes.flatten(), reduction="none")
-        read = zip(("in_text", "in_music"), self.aids, (mean_of_tokens(text_states, mask), states), strict=False)
+        places = mean_of_tokens(text_states, batch.text_mask), states
+        read = zip(("in_text", "in_music"), self.aids, places, strict=False)
         return entropies.view(batch.codes.shape), {name: aid(there, batch.said) for name, aid, there in read}
 
 

@@ -28,6 +28,7 @@ from musicgen_edu.model import MusicGen
 from musicgen_edu.pretrained import named_tensors
 from musicgen_edu.reality_checks import fingerprint
 from musicgen_edu.tokenizer import Tokenizer, train_tokenizer
+from musicgen_edu.training.aim import aimed_heads, mode_directions
 from musicgen_edu.training.codec import (
     CodecObjective,
     SharpenObjective,
@@ -68,6 +69,8 @@ class Recipe:
     caption_steps: int = 1_500  # of the text encoder alone, before the decoder
     caption_batch: int = 64  # captions a step
     caption_learning_rate: float = 1.5e-3
+    aim_steps: int = 0  # of the decoder's heads alone, towards the mode, before the decoder goes on
+    aim_learning_rate: float = 0.1
     decoder_batch: int = 1_250  # frames a step
     decoder_steps: int = 6_000
     decoder_learning_rate: float = 5e-4
@@ -84,6 +87,14 @@ RECIPES = {
         groups=(ClipGroup(250, 120_000, 0.45), ClipGroup(500, 30_000, 0.2), ClipGroup(1_500, 10_000, 0.15),
                 ClipGroup(64, 60_000, 0.2)),
         caption_batch=256, decoder_batch=16_000, decoder_steps=23_000, decoder_learning_rate=7e-4, save_every=4_000,
+    ),
+    # For --start: the mode, taught on two cores in an hour (half of it to make the music) to weights that know all else.
+    # The codec stays.
+    "mode": Recipe(
+        codec_clips=200, codec_steps=0, sharpen_steps=0,
+        groups=(ClipGroup(250, 8_000, 0.24), ClipGroup(500, 600, 0.08), ClipGroup(1_500, 160, 0.04),
+                ClipGroup(64, 8_000, 0.44), ClipGroup(250, 8_000, 0.2, spliced=True)),
+        aim_steps=200, decoder_batch=4_000, decoder_steps=600, decoder_learning_rate=1.5e-4, save_every=100,
     ),
 }  # fmt: skip
 
@@ -116,7 +127,9 @@ def train(recipe: Recipe, folder: Path, start: Path | None = None) -> MusicGen:
         model.codec.cpu()
     if not start:
         train_to_read(model, recipe, folder / "captions", accelerator)
-    train_decoder(model, recipe, groups, folder / "decoder", accelerator)
+    if recipe.aim_steps:
+        train_heads(model, recipe, groups, folder / "aim", accelerator)
+    train_decoder(model, recipe, groups, folder / "decoder", accelerator, from_nothing=not start)
     if accelerator.is_main_process:
         model.save_pretrained(folder / "model", dtype=torch.bfloat16)
         save_samples(folder / "data", groups[0][1])
@@ -134,7 +147,7 @@ def _open(start: Path) -> MusicGen:
 
 def _claim(folder: Path, recipe: Recipe, start: MusicGen | None) -> None:
     """Note what the folder's music and codes are made from, and refuse a folder in which that is something else."""
-    later = ("caption_", "decoder_", "sharpen_", "save_every")
+    later = ("caption_", "aim_", "decoder_", "sharpen_", "save_every")
     made_from = {name: value for name, value in asdict(recipe).items() if not name.startswith(later)}
     made_from["start"] = fingerprint(named_tensors(start)) if start else None
     content = json.dumps(made_from, indent=2) + "\n"
@@ -207,15 +220,38 @@ def train_to_read(model: MusicGen, recipe: Recipe, folder: Path, accelerator: Ac
         accelerator=accelerator, seed=recipe.seed, save_every=recipe.save_every)  # fmt: skip
 
 
-def train_decoder(model: MusicGen, recipe: Recipe, groups: list[Group], folder: Path, accelerator: Accelerator) -> None:
-    """Train text encoder, projection and decoder together on codes and freshly worded captions."""
+def train_heads(model: MusicGen, recipe: Recipe, groups: list[Group], folder: Path, accelerator: Accelerator) -> None:
+    """Teach the decoder's heads alone to read the mode that the caption asks for, where the past misleads."""
+    spliced = [(share, clips) for share, clips in groups if clips.partners] or groups
+
+    def batch(step: int, process: int) -> Batch:
+        return draw_batch(spliced, recipe.decoder_batch, model.tokenizer, f"aim {recipe.seed} {step} {process}")
+
+    torch.manual_seed(recipe.seed)
+    parts = model.text_encoder, model.projection, model.decoder, model.pattern
+    objective = DecoderObjective(*parts, heed_words=True, aided=False).cpu()
+    with aimed_heads(objective, mode_directions(objective, spliced[0][1], model.tokenizer, recipe.seed)):
+        fit(objective, batch, steps=recipe.aim_steps, learning_rate=recipe.aim_learning_rate, folder=folder,
+            accelerator=accelerator, seed=recipe.seed, save_every=recipe.save_every)  # fmt: skip
+    objective.cpu()
+
+
+def train_decoder(
+    model: MusicGen, recipe: Recipe, groups: list[Group], folder: Path, accelerator: Accelerator,
+    from_nothing: bool = True,
+) -> None:  # fmt: skip
+    """Train text encoder, projection and decoder together on codes and freshly worded captions.
+
+    Without `from_nothing` they have no aid: classifiers that know nothing yet would pull their states astray.
+    """
 
     def batch(step: int, process: int) -> Batch:
         seed = f"{recipe.seed} {step} {process}"
         return draw_batch(groups, recipe.decoder_batch, model.tokenizer, seed)
 
     torch.manual_seed(recipe.seed)
-    objective = DecoderObjective(model.text_encoder, model.projection, model.decoder, model.pattern, heed_words=True)
+    parts = model.text_encoder, model.projection, model.decoder, model.pattern
+    objective = DecoderObjective(*parts, heed_words=True, aided=from_nothing)
     fit(objective, batch, steps=recipe.decoder_steps, learning_rate=recipe.decoder_learning_rate, folder=folder,
         accelerator=accelerator, seed=recipe.seed, save_every=recipe.save_every)  # fmt: skip
     objective.cpu().eval()
