@@ -641,7 +641,8 @@ def test_options_change_the_recipe_that_is_named(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [["--clips", "inf"], ["--clips", "-1"], ["--seed", "-1"], ["--decoder-steps", "-5"]]
+    "options",
+    [["--clips", "inf"], ["--clips", "-1"], ["--seed", "-1"], ["--decoder-steps", "-5"], ["--recipe", "mode"]],
 )
 def test_bad_options_end_in_a_sentence(options, capsys):
     with pytest.raises(SystemExit) as ended:

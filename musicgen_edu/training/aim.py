@@ -89,7 +89,9 @@ def aimed_heads(objective: DecoderObjective, directions: Float[Tensor, "directio
     heads = objective.decoder.lm_heads
     for head in heads:
         parametrize.register_parametrization(head, "weight", Aimed(head.weight, directions))
-    yield
-    for head in heads:
-        parametrize.remove_parametrizations(head, "weight")
-    objective.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for head in heads:
+            parametrize.remove_parametrizations(head, "weight")
+        objective.requires_grad_(True)

@@ -1,8 +1,9 @@
 """`musicgen-edu train`: the whole way from nothing to a model that `musicgen-edu generate --model FOLDER` plays.
 
-Six stages, each kept in the run's folder and not done twice: tokenizer, codec, codes, captions, decoder, export. A GPU
-is used where there is one. With several processes (`torchrun --nproc-per-node 2 -m musicgen_edu.training.recipe …`, on
-CPUs as on GPUs) each trains on batches of its own, and they share what they learn.
+Six stages, each kept in the run's folder and not done twice: tokenizer, codec, codes, captions, decoder, export. The
+recipe "mode", which goes on from a trained model, has the decoder's heads in place of the captions. A GPU is used where
+there is one. With several processes (`torchrun --nproc-per-node 2 -m musicgen_edu.training.recipe …`, on CPUs as on
+GPUs) each trains on batches of its own, and they share what they learn.
 """
 
 from __future__ import annotations
@@ -80,16 +81,16 @@ class Recipe:
 
 RECIPES = {
     "laptop": Recipe(),
-    # What made the shipped weights in 25 minutes of one H100, but for the sharpening, which a CPU did (RUNS.md). Some
-    # clips last half a minute, so that the model can go so long.
+    # What most of the shipped weights took on one H100, in 25 minutes; a CPU did the sharpening and then "mode"
+    # (RUNS.md). Some clips last half a minute, so that the model can go so long.
     "gpu": Recipe(
         codec_clips=20_000, codec_batch=96, codec_steps=20_000, codec_learning_rate=5e-4,
         groups=(ClipGroup(250, 120_000, 0.45), ClipGroup(500, 30_000, 0.2), ClipGroup(1_500, 10_000, 0.15),
                 ClipGroup(64, 60_000, 0.2)),
         caption_batch=256, decoder_batch=16_000, decoder_steps=23_000, decoder_learning_rate=7e-4, save_every=4_000,
     ),
-    # For --start: the mode, taught on two cores in an hour (half of it to make the music) to weights that know all else.
-    # The codec stays.
+    # For --start: the mode, taught on two cores in an hour (half of it to make the music) to weights that know all
+    # else. The codec stays.
     "mode": Recipe(
         codec_clips=200, codec_steps=0, sharpen_steps=0,
         groups=(ClipGroup(250, 8_000, 0.24), ClipGroup(500, 600, 0.08), ClipGroup(1_500, 160, 0.04),
@@ -279,6 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     base = RECIPES[args.recipe]
     chosen = {name: getattr(args, name) for name in ("codec_steps", "sharpen_steps", "decoder_steps")}
     chosen = {name: steps for name, steps in chosen.items() if steps is not None}
+    if args.recipe == "mode" and not args.start:
+        parser.error("the recipe mode goes on from a trained model: name its folder with --start")
     if not 0 <= args.seed < 2**32 or min(chosen.values(), default=0) < 0:
         parser.error("steps must be 0 or more, and the seed from 0 to 2**32 − 1")
     recipe = replace(
