@@ -27,7 +27,7 @@ _EXPORTS = {
     "codec": ("Codec", "StreamingCodecDecoder"),
     "sampling": ("apply_guidance", "apply_temperature", "keep_top_k", "keep_top_p", "sample"),
     "generation": ("generate_codes", "iterate_codes"),
-    "checkpoints": ("CheckpointError",),
+    "checkpoints.tensors": ("CheckpointError",),
     "audio": ("Audio", "load_audio"),
     "model": ("MusicGen", "UnknownWordsWarning"),
     "presets": ("create_musicgen_model",),

@@ -1,32 +1,24 @@
-"""What comes out of the house: a waveform that plays and shows itself in a notebook and is written to a WAV file."""
+"""What comes out of the house: a waveform, written to a WAV file; `player.py` is its face in a notebook."""
 
 from __future__ import annotations
 
-import base64
-import html
 import os
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from textwrap import shorten
+from typing import TYPE_CHECKING
 
 import soundfile
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
-from transformers.audio_utils import hertz_to_mel
 
+from musicgen_edu import player
 from musicgen_edu.files import write_whole
-from musicgen_edu.spectrogram import FLOOR_DB, log_mel
 
-MP3_SAMPLE_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-PICTURE_FFT, PICTURE_BANDS = 2048, 80
-PICTURE_HERTZ = (100, 500, 1_000, 2_000, 4_000, 8_000, 16_000)  # the ticks, as far as the sample rate reaches
-PICTURE_DPI, PICTURE_COLOURS = 70, 128
+if TYPE_CHECKING:  # loaded when a picture is drawn
+    import matplotlib.figure
 
 
 @dataclass(eq=False, repr=False)
@@ -72,47 +64,20 @@ class Audio:
             write_whole(item_path, self._encode(item, "WAV"))
         return paths[0] if batch == 1 else paths
 
-    def plot(self, item: int = 0) -> Figure:
+    def plot(self, item: int = 0) -> matplotlib.figure.Figure:
         """Draw one clip, its channels mixed: the waveform above its mel spectrogram, as a figure of its own."""
-        samples = self._samples(item).mean(dim=0)
-        figure = Figure(figsize=(8, 3.6), layout="constrained")
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
-        above.plot((torch.arange(len(samples)) / self.sample_rate).numpy(), samples.numpy(), linewidth=0.4)
-        above.set(ylabel="amplitude", ylim=(-1, 1))
-        _draw_mel(below, samples, self.sample_rate)
-        figure.colorbar(below.images[0], ax=(above, below), label="dB")
-        return figure
+        return player.draw(self._samples(item).mean(dim=0), self.sample_rate)
 
     def _repr_html_(self) -> str:
         """A player and a picture for each clip: what a notebook shows."""
-        return "\n".join(self._item_html(item) for item in range(len(self.waveform)))
-
-    def _item_html(self, item: int) -> str:
-        kind = "MP3" if self.sample_rate in MP3_SAMPLE_RATES else "WAV"  # both play in every browser; MP3 is small
-        sound = _data_uri({"MP3": "audio/mpeg", "WAV": "audio/wav"}[kind], self._encode(item, kind))
-        picture = _data_uri("image/png", small_png(self.plot(item)))
-        name = html.escape(f"{self._name(item)}, {self.duration:.1f} seconds")
-        return (
-            f'<figure><figcaption>{name}</figcaption><audio controls aria-label="{name}" src="{sound}"></audio><br>'
-            f'<img alt="Waveform and mel spectrogram of {name}: {self._in_words(item)}" src="{picture}"></figure>'
+        kind = player.sound_format(self.sample_rate)
+        return "\n".join(
+            player.clip_html(self._name(item), self._samples(item), self.sample_rate, self._encode(item, kind))
+            for item in range(len(self.waveform))
         )
 
     def _name(self, item: int) -> str:
         return shorten(self.prompts[item], 120, placeholder=" …") if self.prompts else f"clip {item + 1}"
-
-    def _in_words(self, item: int) -> str:
-        """What the picture shows, measured, for who cannot see it."""
-        samples = self._samples(item).mean(dim=0)
-        heard = (samples.abs() > 0.01).nonzero()  # −40 dB against full scale
-        if len(heard) == 0:
-            return "nothing can be heard"
-        level = 10 * torch.log10(samples.square().mean())
-        strongest = torch.fft.rfft(samples).abs().argmax() * self.sample_rate / len(samples)
-        first, last = heard[0, 0] / self.sample_rate, heard[-1, 0] / self.sample_rate
-        return (
-            f"heard from {first:.2f} to {last:.2f} s, peak {samples.abs().max():.2f}, mean level {level:.0f} dB, "
-            f"strongest near {strongest:.0f} Hz"
-        )
 
     def _samples(self, item: int) -> Float[Tensor, "channels samples"]:
         return self.waveform[item].detach().float().cpu().clamp(-1, 1)
@@ -142,28 +107,3 @@ def load_audio(path: str | os.PathLike[str]) -> Audio:
     if len(samples) == 0:
         raise ValueError(f"{path} holds no samples.")
     return Audio(torch.from_numpy(samples.T.copy())[None], sample_rate)
-
-
-def _draw_mel(axes: Axes, samples: Float[Tensor, "samples"], sample_rate: int) -> None:
-    shortage = max(0, PICTURE_FFT - len(samples))  # a clip shorter than the window is followed by silence
-    decibels = log_mel(F.pad(samples, (0, shortage))[None], sample_rate, PICTURE_FFT, PICTURE_BANDS)[0].numpy()
-    extent = (0, (len(samples) + shortage) / sample_rate, 0, PICTURE_BANDS)
-    look = {"origin": "lower", "aspect": "auto", "cmap": "magma", "interpolation": "nearest"}
-    axes.imshow(decibels, extent=extent, vmin=FLOOR_DB, vmax=0, **look)
-    hertz = [tick for tick in PICTURE_HERTZ if tick <= sample_rate / 2]
-    highest = hertz_to_mel(sample_rate / 2, "slaney")
-    axes.set_yticks([PICTURE_BANDS * hertz_to_mel(tick, "slaney") / highest for tick in hertz], hertz)
-    axes.set(xlabel="seconds", ylabel="Hz", xlim=(0, len(samples) / sample_rate))
-
-
-def small_png(figure: Figure) -> bytes:
-    """A picture in few colours takes a third of the bytes; MAXCOVERAGE keeps the rare bright ones of the scale."""
-    full, small = BytesIO(), BytesIO()
-    figure.savefig(full, format="png", dpi=PICTURE_DPI)
-    reduced = Image.open(full).convert("RGB").quantize(PICTURE_COLOURS, Image.Quantize.MAXCOVERAGE)
-    reduced.save(small, format="PNG", optimize=True)
-    return small.getvalue()
-
-
-def _data_uri(media_type: str, content: bytes) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

@@ -25,7 +25,7 @@ from types import ModuleType
 from tqdm import tqdm
 
 import musicgen_edu
-from musicgen_edu.arguments import Parser
+from musicgen_edu._arguments import Parser
 
 EXAMPLES = """\
 examples:
@@ -37,8 +37,8 @@ examples:
 # Commands whose own module reads the rest of the line, imported only when it is used: (module, its extra, summary).
 DELEGATED = {
     "train": ("musicgen_edu.training.recipe", "train", "train every part, from nothing or from a model"),
-    "verify": ("musicgen_edu.reality_checks", "", "test by experiments whether the model is real"),
-    "evaluate": ("musicgen_edu.evaluation", "train", "measure how well the model follows its prompt"),
+    "verify": ("musicgen_edu.reality.checks", "", "test by experiments whether the model is real"),
+    "evaluate": ("musicgen_edu.listening.evaluation", "train", "measure how well the model follows its prompt"),
 }
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)

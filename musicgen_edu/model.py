@@ -18,13 +18,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from musicgen_edu.audio import Audio
-from musicgen_edu.checkpoints import MAX_SHARD_SIZE
+from musicgen_edu.checkpoints.pretrained import read_model, write_model
+from musicgen_edu.checkpoints.tensors import MAX_SHARD_SIZE
 from musicgen_edu.codec import Codec, StreamingCodecDecoder
 from musicgen_edu.config import MusicGenConfig
 from musicgen_edu.decoder import MusicGenDecoder
 from musicgen_edu.generation import iterate_codes
 from musicgen_edu.patterns import CodebookPattern, create_pattern
-from musicgen_edu.pretrained import read_model, write_model
 from musicgen_edu.projection import TextProjection, check_widths, zero_padding
 from musicgen_edu.text_encoder import TextEncoder
 from musicgen_edu.tokenizer import Tokenizer

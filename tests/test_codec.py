@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,17 +14,16 @@ from transformers import EncodecConfig, EncodecModel
 
 from musicgen_edu.codec import Codec, StreamingCodecDecoder
 from musicgen_edu.config import CodecConfig
+from musicgen_edu.spectrogram import mel_distance
 from musicgen_edu.training.codec import (
     CodecObjective,
     SharpenObjective,
     heard_distance,
-    mel_distance,
     noise_to_signal,
     quantize_for_training,
-    start_as_lapped_transform,
-    start_codebooks,
     update_codebook,
 )
+from musicgen_edu.training.codec_start import start_as_lapped_transform, start_codebooks
 
 TINY = CodecConfig(sample_rate=800, ratios=(4, 2, 2), num_filters=4, hidden_size=12, num_codebooks=3, codebook_size=8)
 # What may go wrong in a mapping, a config each: the causal padding, the second shortcut, odd strides, the loops.
@@ -277,7 +277,7 @@ def test_k_means_lowers_the_error_level_by_level():
     for layer in codec.quantizer.vq.layers:
         residual = residual - layer._codebook.embed[layer._codebook.quantize(residual)]
         errors.append(residual.square().mean().item())
-    assert all(after < 0.85 * before for before, after in zip(errors, errors[1:])), errors
+    assert all(after < 0.85 * before for before, after in pairwise(errors)), errors
     used = codec.quantizer.vq.encode(latents.T[None])[:, 0]
     assert all(len(row.unique()) == 8 for row in used), "every entry stands for something"
 

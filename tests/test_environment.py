@@ -44,7 +44,7 @@ def pins(python: str) -> dict[str, str]:
     names = [canonicalize_name(pin.name) for pin in wanted]
     assert len(names) == len(set(names)), "a dependency is pinned twice"
     assert all(re.fullmatch(r"==[\d.]+", str(pin.specifier)) for pin in wanted), "a pin is one version: name==1.2.3"
-    return {name: str(pin.specifier).removeprefix("==") for name, pin in zip(names, wanted)}
+    return {name: str(pin.specifier).removeprefix("==") for name, pin in zip(names, wanted, strict=True)}
 
 
 core = requirements(project["dependencies"])

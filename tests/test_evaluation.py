@@ -10,18 +10,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from musicgen_edu import evaluation, metrics
-from musicgen_edu.classifiers import TASKS, extract_features, right_answers, train_judge
-from musicgen_edu.clips import draw_prompts
+from musicgen_edu.checkpoints.pretrained import named_tensors
+from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.composer.compose import compose
 from musicgen_edu.composer.render import SAMPLE_RATE
 from musicgen_edu.composer.score import Attributes, is_held_out
 from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, TextEncoderConfig
-from musicgen_edu.evaluation import Plan, evaluate, main, read_training_codes
+from musicgen_edu.listening import evaluation, metrics
+from musicgen_edu.listening.clips import draw_prompts
+from musicgen_edu.listening.evaluation import Plan, evaluate, main, read_training_codes
+from musicgen_edu.listening.judges import TASKS, extract_features, right_answers, train_judge
+from musicgen_edu.listening.report import to_markdown, write_report
 from musicgen_edu.model import MusicGen
-from musicgen_edu.pretrained import named_tensors
-from musicgen_edu.reality_checks import fingerprint
-from musicgen_edu.report import to_markdown, write_report
 
 
 def test_si_sdr_is_the_ratio_of_what_lies_along_the_target_to_the_rest():

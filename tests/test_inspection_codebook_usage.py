@@ -10,7 +10,7 @@ from musicgen_edu.audio import Audio
 from musicgen_edu.codec import Codec
 from musicgen_edu.config import CodecConfig
 from musicgen_edu.inspection.codebook_usage import ALL_CLIPS, draw_usage, explore_codebook_usage, measure_usage
-from musicgen_edu.training.codec import start_as_lapped_transform, start_codebooks
+from musicgen_edu.training.codec_start import start_as_lapped_transform, start_codebooks
 
 CONFIG = CodecConfig(num_filters=10, hidden_size=16, codebook_size=8, num_codebooks=2)
 

@@ -11,8 +11,9 @@ from musicgen_edu.audio import Audio
 from musicgen_edu.codec import Codec
 from musicgen_edu.config import CodecConfig
 from musicgen_edu.inspection.codebooks import draw_codebooks, explore_codebooks, rebuild_by_codebooks
-from musicgen_edu.metrics import si_sdr
-from musicgen_edu.training.codec import mel_distance, start_as_lapped_transform, start_codebooks
+from musicgen_edu.listening.metrics import si_sdr
+from musicgen_edu.spectrogram import mel_distance
+from musicgen_edu.training.codec_start import start_as_lapped_transform, start_codebooks
 
 CONFIG = CodecConfig(num_filters=10, hidden_size=32, codebook_size=16)
 

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
 ROOM = re.compile(r"^### (\d\d) · (.+)$", re.MULTILINE)
 ROW = re.compile(r"^\| (.+?) \| (\d+|–) \| (\d+|–) \|$", re.MULTILINE)
-PLANS = {room: (title, ROW.findall(text)) for room, title, text in zip(*[iter(ROOM.split(PAGE)[1:])] * 3)}
+PLANS = {room: (title, ROW.findall(text)) for room, title, text in zip(*[iter(ROOM.split(PAGE)[1:])] * 3, strict=True)}
 
 
 def headings(room: str) -> list[str]:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, AutoTokenizer, MusicgenForConditionalGeneration, pipeline
 
 from musicgen_edu import PATTERNS, CheckpointError, MusicGen, UnknownWordsWarning, WidthMismatchError
-from musicgen_edu.pretrained import named_tensors
+from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.sampling import apply_guidance
 
 PROMPTS = ["peaceful piano melody", "a happy flute arpeggio, fast, with drums"]

@@ -36,7 +36,7 @@ def test_every_exported_name_can_be_used(name):
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'create_musicgen_modle'"):
-        musicgen_edu.create_musicgen_modle
+        _ = musicgen_edu.create_musicgen_modle
 
 
 def test_exports_are_defined_in_the_module_they_are_taken_from():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from musicgen_edu import PRESETS, WidthMismatchError, create_musicgen_model
-from musicgen_edu.transformers_config import to_transformers
+from musicgen_edu.checkpoints.transformers_config import to_transformers
 
 META = {"small": 419_584_000, "medium": 1_837_556_736, "large": 3_255_382_016}
 

@@ -10,9 +10,12 @@ import pytest
 import torch
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_edu import Audio, MusicGen, cli, reality_checks
-from musicgen_edu.controls import farthest, grouping_test, in_both_precisions, pairing_test, sign_test
-from musicgen_edu.reality_checks import fingerprint, run_checks, without
+from musicgen_edu import Audio, MusicGen, cli
+from musicgen_edu.checkpoints.tensors import fingerprint
+from musicgen_edu.reality import checks as reality_checks
+from musicgen_edu.reality.checks import run_checks, without
+from musicgen_edu.reality.permutation_tests import grouping_test, pairing_test, sign_test
+from musicgen_edu.reality.rounding import farthest, in_both_precisions
 
 pytestmark = pytest.mark.filterwarnings("ignore::musicgen_edu.UnknownWordsWarning")
 SAMPLE_RATE = 400  # of the small model

@@ -12,9 +12,9 @@ from reference import no_complaints, reference_greedy, reference_logits
 from transformers import AutoProcessor, AutoTokenizer, MusicgenForConditionalGeneration, pipeline
 
 from musicgen_edu import PRESETS, MusicGen, create_musicgen_model
+from musicgen_edu.checkpoints.pretrained import named_tensors
+from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.presets import SHIPPED
-from musicgen_edu.pretrained import named_tensors
-from musicgen_edu.reality_checks import fingerprint
 from musicgen_edu.sampling import apply_guidance
 
 PROMPT = "peaceful piano melody"

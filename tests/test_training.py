@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from musicgen_edu.codec import Codec
 from musicgen_edu.composer.captions import INSTRUMENT_NAMES, caption
+from musicgen_edu.composer.samples import CodedClips, shipped_clips, shipped_codes
 from musicgen_edu.composer.score import ALL_ATTRIBUTES, INSTRUMENTS, VALUES, is_held_out
 from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, TextEncoderConfig
 from musicgen_edu.model import MusicGen
@@ -30,17 +31,9 @@ from musicgen_edu.patterns import create_pattern
 from musicgen_edu.tokenizer import train_tokenizer
 from musicgen_edu.training import loop, recipe
 from musicgen_edu.training.aim import aimed_heads, mode_directions
-from musicgen_edu.training.codec import CodecObjective, make_encoder_memoryless
-from musicgen_edu.training.data import (
-    ClipGroup,
-    CodedClips,
-    cached_codes,
-    cached_waveforms,
-    compose_clip,
-    find_partners,
-    shipped_clips,
-    shipped_codes,
-)
+from musicgen_edu.training.codec import CodecObjective
+from musicgen_edu.training.codec_start import make_encoder_memoryless
+from musicgen_edu.training.data import ClipGroup, cached_codes, cached_waveforms, compose_clip, find_partners
 from musicgen_edu.training.decoder import (
     ATTRIBUTES_WEIGHT,
     CAPTION_DROPOUT,

@@ -48,7 +48,7 @@ class Renderer:
         if fluidsynth is None or not soundfont.is_file():
             raise FileNotFoundError(
                 f"Rendering music needs FluidSynth and the soundfont {soundfont}; install them with: "
-                "apt-get install fluidsynth fluid-soundfont-gm, and the extra \"train\" of this package with pip."
+                'apt-get install fluidsynth fluid-soundfont-gm, and the extra "train" of this package with pip.'
             )
         self._synth = fluidsynth.Synth(gain=0.5, samplerate=float(SAMPLE_RATE * OVERSAMPLING))
         for setting in ("synth.reverb.active", "synth.chorus.active"):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from musicgen_edu.audio import Audio
 from musicgen_edu.inspection.pictures import BLUE, ORANGE, RED, Picture, picture
-from musicgen_edu.metrics import wilson_interval
+from musicgen_edu.listening.metrics import wilson_interval
 
 SIDES = ("A", "B")
 
@@ -108,8 +108,9 @@ def draw_score(right: int, trials: int) -> Picture:
     below.set(yticks=[], ylim=(-1, 1), xlabel="right answers", xlim=(-0.7, trials + 0.7))
     below.set_title(f"95 % interval: {100 * low:.0f} to {100 * high:.0f} % right; dashed: guessing", fontsize=10)
     alt = f"Bars: how often someone who guesses gets each number of {trials} answers right; from {right} on, hatched, "
-    rest = f"they add up to {p_value:.3f}. Below: the result, its interval {100 * low:.0f} to {100 * high:.0f} %, guessing."
-    return picture(figure, alt + rest)
+    alt += f"they add up to {p_value:.3f}. Below: the result, "
+    alt += f"its interval {100 * low:.0f} to {100 * high:.0f} %, guessing."
+    return picture(figure, alt)
 
 
 def explore_blind_test(

@@ -7,9 +7,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import musicgen_edu
-
-PACKAGE = Path(musicgen_edu.__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def source_line(function: Callable, beginning: str = "return ") -> str:

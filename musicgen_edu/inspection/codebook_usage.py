@@ -112,8 +112,8 @@ def _encode(codec: Codec, clips: Sequence[Audio]) -> Int[Tensor, "1 codebooks fr
     for clip in clips:
         if (clip.sample_rate, clip.waveform.shape[1]) != (config.sample_rate, config.channels):
             raise ValueError(
-                f"The codec takes {config.channels} channel(s) at {config.sample_rate} samples a second, and a clip has "
-                f"{clip.waveform.shape[1]} at {clip.sample_rate}: resample or mix it first."
+                f"The codec takes {config.channels} channel(s) at {config.sample_rate} samples a second, and a clip "
+                f"has {clip.waveform.shape[1]} at {clip.sample_rate}: resample or mix it first."
             )
     return torch.cat([codec.encode(clip.waveform[:1]) for clip in clips], dim=2)
 

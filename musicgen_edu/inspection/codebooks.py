@@ -16,8 +16,8 @@ from torch import Tensor
 from musicgen_edu.audio import Audio
 from musicgen_edu.codec import Codec
 from musicgen_edu.inspection.pictures import ORANGE, SKY, Picture, picture, problem
-from musicgen_edu.metrics import si_sdr
-from musicgen_edu.training.codec import MEL_RESOLUTIONS, mel_distance
+from musicgen_edu.listening.metrics import si_sdr
+from musicgen_edu.spectrogram import MEL_RESOLUTIONS, mel_distance
 
 SHORTEST = max(n_fft for n_fft, _ in MEL_RESOLUTIONS)  # samples: one window of the coarsest spectrogram
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
-from musicgen_edu.audio import small_png
+from musicgen_edu.player import small_png
 
 # Okabe and Ito's palette: told apart by the colour-blind too (https://jfly.uni-koeln.de/color/).
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"

@@ -120,8 +120,8 @@ def draw_encoder(layers: int = 3) -> Picture:
         f'font-size="15"><rect width="640" height="{height}" fill="#ffffff"/>{drawn}</svg>'
     )
     alt = (
-        f"A T5 encoder from bottom to top: ids, embedding, then {layers} times a block (RMSNorm, attention with position "
-        "bias, added to what came in; RMSNorm, feed-forward, added to what came in), a last RMSNorm, states."
+        f"A T5 encoder from bottom to top: ids, embedding, then {layers} times a block (RMSNorm, attention with "
+        "position bias, added to what came in; RMSNorm, feed-forward, added to what came in), a last RMSNorm, states."
     )
     return svg_picture(svg, alt)
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from musicgen_edu.composer.captions import describe
+from musicgen_edu.composer.samples import CodedClips
 from musicgen_edu.composer.score import ALL_ATTRIBUTES, MODES
 from musicgen_edu.tokenizer import Tokenizer
-from musicgen_edu.training.data import CodedClips
 from musicgen_edu.training.decoder import UNSAID, Batch, DecoderObjective
 
 ASKED = 100  # clips whose captions are turned around

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from musicgen_edu.audio import Audio, load_audio
 from musicgen_edu.codec import Codec
 from musicgen_edu.composer.compose import LEAD_IN, compose
 from musicgen_edu.composer.render import SAMPLE_RATE, Renderer
+from musicgen_edu.composer.samples import CodedClips
 from musicgen_edu.composer.score import (
     ALL_ATTRIBUTES,
     EIGHTHS,
@@ -35,7 +35,6 @@ from musicgen_edu.composer.score import (
 )
 from musicgen_edu.files import write_whole
 
-SHIPPED = Path(__file__).parents[1] / "data"
 SHARD = 500  # clips that are rendered and encoded at a time: what a kill can cost
 
 
@@ -80,16 +79,6 @@ def cached_waveforms(file: Path, frames: int, clips: int) -> Int[Tensor, "clips 
     return _load(file)["waveforms"]
 
 
-@dataclass
-class CodedClips:
-    """What the decoder learns from: codes, what a caption may say of each clip, and where something is struck."""
-
-    codes: Int[Tensor, "clips codebooks frames"]
-    attributes: Int[Tensor, " clips"]  # index into ALL_ATTRIBUTES
-    onsets: Bool[Tensor, "clips frames"]
-    partners: list[list[int]] | None = None  # for each clip those that may stand before it, if it is to be spliced
-
-
 def find_partners(clips: CodedClips) -> list[list[int]]:
     """For each clip the numbers of those that differ from it in the mode alone and share its grid of eighths.
 
@@ -119,16 +108,6 @@ def cached_codes(folder: Path, group: ClipGroup, codec: Codec) -> CodedClips:
         shards.append(_load(file))
     clips = CodedClips(*(torch.cat([shard[name] for shard in shards]) for name in ("codes", "attributes", "onsets")))
     return replace(clips, partners=find_partners(clips)) if group.spliced else clips
-
-
-def shipped_codes() -> CodedClips:
-    """Codes of training clips of five seconds, for who has no FluidSynth: they come with the package."""
-    return CodedClips(**load_file(SHIPPED / "codes.safetensors"))
-
-
-def shipped_clips() -> dict[str, Audio]:
-    """A short render of each instrument, as FluidSynth played it before any codec."""
-    return {file.stem.replace("-", " "): load_audio(file) for file in sorted(SHIPPED.glob("*.flac"))}
 
 
 def save_samples(folder: Path, clips: CodedClips, count: int = 1_500, seconds: int = 4) -> None:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from musicgen_edu.composer.captions import describe
+from musicgen_edu.composer.samples import CodedClips
 from musicgen_edu.composer.score import ALL_ATTRIBUTES, VALUES, Attributes
 from musicgen_edu.decoder import MusicGenDecoder
 from musicgen_edu.patterns import CodebookPattern
 from musicgen_edu.projection import TextProjection
 from musicgen_edu.text_encoder import TextEncoder
 from musicgen_edu.tokenizer import Tokenizer
-from musicgen_edu.training.data import CodedClips
 
 CAPTION_DROPOUT = 0.15  # how often the caption is withheld: guidance needs a model that also knows music without words
 ONSET_WEIGHT = 3.0  # frames in which something is struck are few and decide tempo and tune

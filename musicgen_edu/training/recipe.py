@@ -18,33 +18,22 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from musicgen_edu.arguments import Parser
+from musicgen_edu._arguments import Parser
+from musicgen_edu.checkpoints.pretrained import named_tensors
+from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.codec import Codec
 from musicgen_edu.composer.captions import caption
 from musicgen_edu.composer.render import SAMPLE_RATE
+from musicgen_edu.composer.samples import CodedClips
 from musicgen_edu.composer.score import draw_attributes
 from musicgen_edu.config import PRESETS, MusicGenConfig
 from musicgen_edu.files import write_whole
 from musicgen_edu.model import MusicGen
-from musicgen_edu.pretrained import named_tensors
-from musicgen_edu.reality_checks import fingerprint
 from musicgen_edu.tokenizer import Tokenizer, train_tokenizer
 from musicgen_edu.training.aim import aimed_heads, mode_directions
-from musicgen_edu.training.codec import (
-    CodecObjective,
-    SharpenObjective,
-    make_encoder_memoryless,
-    start_as_lapped_transform,
-    start_codebooks,
-)
-from musicgen_edu.training.data import (
-    ClipGroup,
-    CodedClips,
-    cached_codes,
-    cached_waveforms,
-    save_samples,
-    to_float,
-)
+from musicgen_edu.training.codec import CodecObjective, SharpenObjective
+from musicgen_edu.training.codec_start import make_encoder_memoryless, start_as_lapped_transform, start_codebooks
+from musicgen_edu.training.data import ClipGroup, cached_codes, cached_waveforms, save_samples, to_float
 from musicgen_edu.training.decoder import Batch, CaptionObjective, DecoderObjective, draw_batch, word_captions
 from musicgen_edu.training.loop import create_accelerator, fit
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -80,7 +81,7 @@ def step_time(model: musicgen_edu.MusicGen) -> float:
     """Seconds between two steps of guided generation, from the second to the last, without codec and text encoder."""
     moments: list[float] = []
     model.generate(PROMPT, duration=SECONDS, seed=0, progress=lambda done, total: moments.append(time.perf_counter()))
-    return statistics.median(later - earlier for earlier, later in zip(moments, moments[1:]))
+    return statistics.median(later - earlier for earlier, later in pairwise(moments))
 
 
 def peak_memory() -> float:

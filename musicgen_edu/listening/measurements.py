@@ -1,51 +1,28 @@
-"""Room 13: does it do what the prompt says, and how good is it? `musicgen-edu evaluate` measures, and writes a report.
-
-Nothing is judged by ear alone, and nothing without a measure of the measure: beside each figure of the model stands
-what the same judge says of real renders (the ceiling), of the codec's reconstruction of them, and what guessing scores.
-Attribute combinations and sentence forms are those that training never sees.
-"""
+"""The measurements of an evaluation, one function a question: each gives what the report holds of it, as a dict."""
 
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
-from safetensors.torch import load_file
 from torch import Tensor
 
-from musicgen_edu import metrics
-from musicgen_edu.arguments import Parser
-from musicgen_edu.classifiers import TASKS, Features, Judge, extract_features, right_answers, train_judges
-from musicgen_edu.clips import (
-    BATCH,
-    WINDOW,
-    Clips,
-    Prompt,
-    draw_prompts,
-    generate_clips,
-    last_window,
-    real_clips,
-    rebuild,
-)
 from musicgen_edu.codec import Codec
 from musicgen_edu.composer.captions import describe
 from musicgen_edu.composer.compose import LEAD_IN, compose
 from musicgen_edu.composer.render import SAMPLE_RATE, Renderer
 from musicgen_edu.composer.score import FRAME_RATE
-from musicgen_edu.model import MAX_DURATION, MusicGen
-from musicgen_edu.presets import create_musicgen_model
-from musicgen_edu.pretrained import named_tensors
-from musicgen_edu.reality_checks import fingerprint, surprises
-from musicgen_edu.report import write_report
-from musicgen_edu.training.codec import mel_distance
+from musicgen_edu.listening import metrics
+from musicgen_edu.listening.clips import BATCH, Clips, Prompt, generate_clips, last_window, real_clips, rebuild
+from musicgen_edu.listening.judges import TASKS, Features, Judge, extract_features, right_answers, train_judges
+from musicgen_edu.model import MusicGen
+from musicgen_edu.reality.checks import surprises
+from musicgen_edu.spectrogram import mel_distance
 
-SHORTEST = 3.0  # seconds: rhythm is heard up to two seconds back
 # Seeds that training never uses: it counts from 0.
 JUDGE_SEED, REAL_SEED, OTHER_REAL_SEED = 10_000_000, 23_000_000, 24_000_000
 JUDGES = ("real-trained", "codec-trained")
@@ -63,59 +40,6 @@ class Plan:
     guidance_scales: tuple[float, ...] = ()
     durations: tuple[float, ...] = ()
     seed: int = 0
-
-
-QUICK = Plan(prompts=40, judge_clips=600, real_clips=200, sweep_prompts=24)
-
-
-def evaluate(model: MusicGen, plan: Plan, training_codes: Sequence[Tensor] = ()) -> dict:
-    """Measure everything and return it as a dict that JSON can hold.
-
-    Args:
-        model: any MusicGen at 16 kHz.
-        plan: how much is measured, and from which seed.
-        training_codes: tensors [clips, codebooks, frames] of this codec, to look for memorised music in.
-
-    Raises:
-        FileNotFoundError: FluidSynth's soundfont is not installed.
-        ValueError: the model's sample rate or the plan does not allow it.
-    """
-    _check(model, plan)
-    started = time.perf_counter()
-    renderer, codec, prompts = Renderer(), model.codec, draw_prompts(plan.prompts, plan.seed)
-    frames = round(plan.duration * FRAME_RATE)
-    judges = train_both(renderer, codec, frames, plan)
-    real = real_clips(renderer, codec, frames, REAL_SEED, plan.real_clips)
-    rebuilt = rebuild(real, codec)
-    made = generate_clips(model, prompts, plan.duration, plan.seed)
-    report = {
-        "weights": fingerprint(named_tensors(model)),
-        "plan": asdict(plan),
-        "codec": measure_codec(real, rebuilt),
-        "adherence": adherence(judges, made, prompts, {"ceiling": real, "codec": rebuilt}),
-        "frechet": measure_frechet(renderer, codec, made, real, frames),
-        "diversity": measure_diversity(model, renderer, prompts[0], plan),
-        "cross_entropy": cross_entropy(model, real, from_start=plan.duration <= WINDOW),
-    }
-    if training_codes:
-        size = codec.config.codebook_size
-        report["memorisation"] = memorisation(made.codes, real.codes, training_codes, size)
-        report["cross_entropy"]["bigram table"] = metrics.bigram_cross_entropy(real.codes, training_codes, size)
-    some = prompts[: plan.sweep_prompts]
-    scales, lengths = plan.guidance_scales, plan.durations
-    report["guidance"] = {f"{scale:g}": at_scale(model, judges, some, plan, renderer, scale) for scale in scales}
-    report["durations"] = {f"{length:g}": at_duration(model, renderer, some, plan, length) for length in lengths}
-    return report | {"minutes": (time.perf_counter() - started) / 60}
-
-
-def _check(model: MusicGen, plan: Plan) -> None:
-    rate = model.config.codec.sample_rate
-    if rate != SAMPLE_RATE:
-        raise ValueError(f"Real music is rendered at {SAMPLE_RATE} Hz; a model of {rate} Hz cannot be compared.")
-    if min(plan.prompts, plan.judge_clips, plan.real_clips, plan.sweep_prompts) < 16:
-        raise ValueError("An evaluation needs at least 16 prompts and 16 clips of each kind to say anything.")
-    if not all(SHORTEST <= length <= MAX_DURATION for length in (plan.duration, *plan.durations)):
-        raise ValueError(f"The judges hear clips of {SHORTEST:g} to {MAX_DURATION:g} seconds; choose such durations.")
 
 
 def hear(clips: Clips) -> Features:
@@ -264,48 +188,3 @@ def _share(right: int, asked: int) -> dict | None:
         return None
     low, high = metrics.wilson_interval(right, asked)
     return {"value": right / asked, "low": low, "high": high, "trials": asked}
-
-
-def read_training_codes(folder: Path) -> list[Tensor]:
-    """The codes that a training run kept, as `training/data.py` writes them.
-
-    Raises:
-        FileNotFoundError: the folder holds none.
-    """
-    files = sorted(folder.glob("codes-*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"No training codes (codes-*.safetensors) in {folder}; name a run's folder `codes`.")
-    return [load_file(file)["codes"] for file in files]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line of `musicgen-edu evaluate`; returns its exit code."""
-    parser = Parser(
-        prog="musicgen-edu evaluate",
-        description="Measure the codec, and how well generated music follows its prompt, beside real renders and "
-        "chance. Needs Debian's fluidsynth and fluid-soundfont-gm.",
-    )
-    add = parser.add_argument
-    add("--model", metavar="FOLDER", type=Path, help="a model in transformers' layout (default: the one shipped)")
-    add("--quick", action="store_true", help="a small version, in minutes")
-    add("--prompts", metavar="N", type=int, help="default: 300, quick 40")
-    add("--duration", metavar="S", type=float, default=5.0, help="seconds of each generated clip (default: 5)")
-    add("--output", metavar="FOLDER", type=Path, default=Path("evaluation"), help="of the report (default: evaluation)")
-    add("--training-codes", metavar="FOLDER", type=Path, help="a run's codes, to look for memorised music in")
-    add("--guidance-sweep", action="store_true", help="also measure at guidance 1, 2, 3 and 5")
-    add("--durations", metavar="S", type=float, nargs="+", default=(), help="also measure clips of these lengths")
-    add("--seed", metavar="N", type=int, default=0, help="default: 0")
-    args = parser.parse_args(argv)
-    base = QUICK if args.quick else Plan()
-    plan = replace(
-        base, prompts=base.prompts if args.prompts is None else args.prompts, duration=args.duration, seed=args.seed,
-        guidance_scales=(1.0, 2.0, 3.0, 5.0) if args.guidance_sweep else (), durations=tuple(args.durations),
-    )  # fmt: skip
-    if not 0 <= args.seed < 2**32:
-        parser.error("the seed must be from 0 to 2**32 − 1")
-    training_codes = read_training_codes(args.training_codes) if args.training_codes else []
-    model = MusicGen.from_pretrained(args.model) if args.model else create_musicgen_model("tiny")
-    args.output.mkdir(parents=True, exist_ok=True)
-    write_report(evaluate(model, plan, training_codes), args.output)
-    print((args.output / "report.md").read_text(encoding="utf-8"))
-    return 0

@@ -1,36 +1,17 @@
-"""What the checks of room 10 are held against: rounding, and chance. Pure functions on tensors.
+"""What chance might have done: permutation tests of the experiments in `checks.py`. Pure functions on tensors.
 
-Two right programs add up the same numbers in other orders, so they differ by some rounding and by nothing else. And
-what chance might have done is asked of a permutation test: its p-value is the share of shuffled worlds, the real one
-among them, that look at least as good as the real one. Where chance alone is at work it lies below 0.01 once in a
-hundred times, however the numbers are distributed (Fisher 1935, "The Design of Experiments", section 21; Phipson and
-Smyth 2010, arXiv:1603.05766, for counting the real world in).
+A p-value is the share of shuffled worlds, the real one among them, that look at least as good as the real one. Where
+chance alone is at work it lies below 0.01 once in a hundred times, however the numbers are distributed (Fisher 1935,
+"The Design of Experiments", section 21; Phipson and Smyth 2010, arXiv:1603.05766, for counting the real world in).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 PERMUTATIONS = 1999
-
-
-def in_both_precisions(model: nn.Module, compute: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-    """Return what `compute` gives while `model`'s weights are float32, and while they are float64."""
-    rounded = compute()
-    model.double()
-    try:
-        return rounded, compute()
-    finally:
-        model.float()
-
-
-def farthest(one: Float[Tensor, "*axes"], other: Float[Tensor, "*axes"]) -> float:
-    """Return the largest difference between two tensors of one shape."""
-    return float((one.detach().double() - other.detach().double()).abs().max())
 
 
 def grouping_test(distances: Float[Tensor, "wordings things wordings things"]) -> tuple[float, float, float]:

@@ -6,7 +6,6 @@ a run in which nothing is cut, and what chance alone might do to a permutation t
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,13 +20,15 @@ from torch.nn import functional as F
 from transformers import MusicgenForConditionalGeneration
 from transformers.utils.logging import disable_progress_bar
 
-from musicgen_edu.arguments import Parser
-from musicgen_edu.controls import farthest, grouping_test, in_both_precisions, pairing_test, sign_test
+from musicgen_edu._arguments import Parser
+from musicgen_edu.checkpoints.pretrained import named_tensors
+from musicgen_edu.checkpoints.tensors import fingerprint
+from musicgen_edu.composer.samples import shipped_clips
 from musicgen_edu.model import MusicGen
 from musicgen_edu.presets import SHIPPED
-from musicgen_edu.pretrained import named_tensors
+from musicgen_edu.reality.permutation_tests import grouping_test, pairing_test, sign_test
+from musicgen_edu.reality.rounding import farthest, in_both_precisions
 from musicgen_edu.spectrogram import log_mel
-from musicgen_edu.training.data import shipped_clips
 
 LEVEL = 0.01  # what chance alone passes once in a hundred times
 ROUNDING = 10  # two right programs that sum in other orders differ by a few roundings, not by more than this many
@@ -68,15 +69,6 @@ def run_checks(model: MusicGen | object, reference: MusicgenForConditionalGenera
         for check in (check_steps, check_parts, check_captions, check_order):
             yield check(model)
     yield check_words(model)
-
-
-def fingerprint(tensors: dict[str, Tensor]) -> str:
-    """The SHA-256 of all names, shapes and numbers: equal where every bit is."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def check_weights(tensors: dict[str, Tensor]) -> Check:

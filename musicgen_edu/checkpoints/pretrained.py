@@ -1,6 +1,6 @@
 """A whole model to and from a checkpoint folder, in transformers' MusicGen layout.
 
-`checkpoints` knows files and `transformers_config` knows sizes; here the names of the parts are added, so that one
+`tensors.py` knows files and `transformers_config.py` knows sizes; here the names of the parts are added, so that one
 folder serves this package and transformers' `MusicgenForConditionalGeneration`, `AutoTokenizer` and `AutoProcessor`.
 """
 
@@ -13,16 +13,25 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from musicgen_edu import checkpoints
-from musicgen_edu.config import MusicGenConfig
-from musicgen_edu.projection import check_widths
-from musicgen_edu.tokenizer import Tokenizer
-from musicgen_edu.transformers_config import (
+from musicgen_edu.checkpoints.tensors import (
+    CheckpointError,
+    check_tensors,
+    read_config,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+    writing_folder,
+)
+from musicgen_edu.checkpoints.transformers_config import (
     feature_extractor_config,
     from_transformers,
     generation_config,
     to_transformers,
 )
+from musicgen_edu.config import MusicGenConfig
+from musicgen_edu.projection import check_widths
+from musicgen_edu.tokenizer import Tokenizer
 
 # What older checkpoints call a tensor -> its name today.
 _OLD_NAMES = (
@@ -49,33 +58,33 @@ def write_model(model: nn.Module, folder: str | os.PathLike, dtype: torch.dtype,
     """Write a MusicGen as `MusicGen.save_pretrained` describes it."""
     check_widths(model.config.text_encoder.hidden_size, model.config.decoder)  # the format cannot say a mismatch
     config = to_transformers(model.config)
-    with checkpoints.writing_folder(folder) as unfinished:
-        checkpoints.write_json(unfinished / "config.json", config)
-        checkpoints.write_json(unfinished / "generation_config.json", generation_config(model.config))
-        checkpoints.write_json(unfinished / "preprocessor_config.json", feature_extractor_config(model.config))
+    with writing_folder(folder) as unfinished:
+        write_json(unfinished / "config.json", config)
+        write_json(unfinished / "generation_config.json", generation_config(model.config))
+        write_json(unfinished / "preprocessor_config.json", feature_extractor_config(model.config))
         if model.tokenizer is not None:
             model.tokenizer.save_pretrained(unfinished)
         stored = {
             name: tensor.to("cpu", torch.float32 if name.startswith("audio_encoder.") else dtype).contiguous()
             for name, tensor in named_tensors(model).items()
         }
-        checkpoints.write_tensors(unfinished, stored, max_shard_size)
+        write_tensors(unfinished, stored, max_shard_size)
 
 
 def read_model(build: Callable[[MusicGenConfig, Tokenizer | None], nn.Module], folder: str | os.PathLike) -> nn.Module:
     """Read a MusicGen as `MusicGen.from_pretrained` describes it; `build` makes one from its config."""
     folder = Path(folder)
-    config = checkpoints.read_config(folder, "musicgen")
+    config = read_config(folder, "musicgen")
     generation_file = folder / "generation_config.json"
-    generation = checkpoints.read_json(generation_file) if generation_file.is_file() else {}
+    generation = read_json(generation_file) if generation_file.is_file() else {}
     try:
         tokenizer = _read_tokenizer(folder)
         with torch.device("meta"):  # shapes only: they are compared before any memory is taken
             model = build(from_transformers(config, generation), tokenizer)
     except (ValueError, TypeError, RuntimeError, ArithmeticError, AssertionError) as error:
-        raise checkpoints.CheckpointError(f"The folder {str(folder)!r} cannot be opened. {error}") from error
-    tensors = _with_names_of_today(checkpoints.read_tensors(folder))
-    checkpoints.check_tensors(named_tensors(model), tensors, f"The folder {str(folder)!r}")
+        raise CheckpointError(f"The folder {str(folder)!r} cannot be opened. {error}") from error
+    tensors = _with_names_of_today(read_tensors(folder))
+    check_tensors(named_tensors(model), tensors, f"The folder {str(folder)!r}")
     model.to_empty(device="cpu")
     model.text_encoder.model.tie_weights()
     with torch.no_grad():

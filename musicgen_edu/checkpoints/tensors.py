@@ -6,6 +6,7 @@ safetensors are read, since opening a pickle (.bin, .pt, .ckpt) can run whatever
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -101,6 +103,15 @@ def check_tensors(expected: dict[str, Tensor], tensors: dict[str, Tensor], sourc
         problems.append(f"has {_list(misshapen)}")
     if problems:
         raise CheckpointError(f"{source} does not fit its config: it {'; it '.join(problems)}.")
+
+
+def fingerprint(tensors: dict[str, Tensor]) -> str:
+    """The SHA-256 of all names, shapes and numbers: equal where every bit is."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -1,0 +1,4 @@
+"""Room 10: is it real?
+
+`checks.py` holds the experiments, `rounding.py` and `permutation_tests.py` what they are held to.
+"""
