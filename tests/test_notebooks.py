@@ -150,8 +150,7 @@ def test_stubs_fail_their_checks_and_solutions_pass(cells):
     for number in numbers:
         run(tagged[f"exercise-{number}"], namespace)
         assert run(tagged[f"check-{number}"], namespace).startswith("Not yet: "), f"the stub of exercise {number}"
-        folded = re.search(r"<details>.*?^```python\n(.*?)^```.*?</details>", tagged[f"solution-{number}"], re.M | re.S)
-        run(folded.group(1), namespace)
+        run(folded_solution(tagged[f"solution-{number}"]), namespace)
         assert run(tagged[f"check-{number}"], namespace) == "Right.\n", f"the solution of exercise {number}"
 
 
@@ -159,6 +158,11 @@ def test_exercises_say_how_hard_and_how_long_they_are(prose):
     headings = re.findall(r"^### (Exercise .*)$", prose, flags=re.MULTILINE)
     assert len(headings) >= 3
     assert all(re.fullmatch(r"Exercise \d+: .+ \([★☆]{3}, \d+ minutes\)", heading) for heading in headings)
+
+
+def folded_solution(text: str) -> str:
+    """Return the code of a solution from the text that it is folded into."""
+    return re.search(r"<details>.*?^```python\n(.*?)^```.*?</details>", text, re.MULTILINE | re.DOTALL).group(1)
 
 
 def run(source: str, namespace: dict) -> str:
