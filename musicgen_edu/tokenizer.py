@@ -2,7 +2,9 @@
 
 A unigram model (Kudo 2018, arXiv:1804.10959) made and run by `sentencepiece`: of all ways to cut the text into pieces
 of its vocabulary, the most probable one counts. T5's own tokenizer is of this kind. The shipped one is small: each word
-of the training captions is one piece, and any other Latin word falls apart into letters.
+of the training captions is one piece, and any other Latin word falls apart into letters. Before the cut the text is
+normalised, by rules that lie in the model's own file, so that every tool which opens it follows them: case is folded,
+and punctuation separates words.
 """
 
 from __future__ import annotations
@@ -12,15 +14,19 @@ import io
 import json
 import os
 import re
+import string
+import sys
 import tempfile
+import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import sentencepiece
 import torch
 from jaxtyping import Bool, Int
-from sentencepiece.sentencepiece_model_pb2 import ModelProto
+from sentencepiece.sentencepiece_model_pb2 import ModelProto, NormalizerSpec
 from torch import Tensor
 from transformers import T5Tokenizer
 
@@ -30,6 +36,16 @@ MAX_PIECES = 256  # a longer prompt is cut
 MAX_CHARACTERS = 100_000  # of an enormous prompt no more than this is looked at
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,:;!?-'"  # pieces even where no caption holds them
 WORD_MARK = "▁"  # sentencepiece writes a blank as this character, also before the first word
+HEARD_MARKS = ",.:!"  # the captions' own; any other mark is read as a blank, since no model was ever taught one
+# Words of requests and of grammar: whether a model knows them or not, they describe no music.
+PLAIN_WORDS = frozenset(
+    """a about again all also am an and any are as at be been but by can compose could create d did do does don down
+    for from generate get give had has have he hear her here him his how i if in is it its just kindly let like
+    listen ll love m made make maybe me might more music must my need no not now of off on one only or our out over
+    perhaps piece play played playing plays please re really s shall she should so some something sound sounds such
+    t thanks that the their them then there these they thing this those through to too track tune until up us use
+    using ve very want was we were what when where which who will wish with would write you your""".split()
+)
 
 
 class Tokenizer:
@@ -107,13 +123,11 @@ class Tokenizer:
         return [self._model.get_score(index) for index in self.encode(text)]
 
     def unknown_words(self, text: str) -> list[str]:
-        """Return the words of the prompt that are not one piece: those that no training caption held.
+        """Return the words of the prompt that no training caption held, but for those that describe no music ("would").
 
         Says something of tokenizers from `train_tokenizer` only; a large vocabulary, as T5's, cuts known words too.
         """
-        words = self._model.normalize(_check(text)).split(WORD_MARK)
-        words = [re.sub(r"\W+$", "", word) for word in words]  # 'drums.' is two pieces, and neither is unknown
-        return [word for word in dict.fromkeys(words) if word and not self._is_piece(WORD_MARK + word)]
+        return [word for word in self._cut_words(text) if word not in PLAIN_WORDS]
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write spiece.model, tokenizer.json and tokenizer_config.json, which transformers' AutoTokenizer opens."""
@@ -124,6 +138,7 @@ class Tokenizer:
             vocab=[(piece.piece, piece.score) for piece in proto.pieces],
             extra_ids=0,
             model_max_length=MAX_PIECES,
+            split_special_tokens=True,  # a typed '</s>' is text, as it is to sentencepiece, and ends nothing
             _spm_precompiled_charsmap=proto.normalizer_spec.precompiled_charsmap,
         )
         with tempfile.TemporaryDirectory(dir=folder) as unfinished:  # a killed write leaves no half file behind
@@ -132,24 +147,47 @@ class Tokenizer:
             for file in Path(unfinished).iterdir():
                 os.replace(file, folder / file.name)
 
-    def _is_piece(self, piece: str) -> bool:
-        return self._model.piece_to_id(piece) != self.unk_id
+    def _cut_words(self, text: str) -> list[str]:
+        """The words of the text that are not one piece, once each."""
+        words = self._model.normalize(_check(text)).split(WORD_MARK)
+        words = [re.sub(r"\W+$", "", word) for word in words]  # 'drums.' is two pieces, and neither is unknown
+        pieces = {word: self._model.piece_to_id(WORD_MARK + word) for word in words if word}
+        return [word for word, piece in pieces.items() if piece == self.unk_id]
 
 
 def train_tokenizer(captions: Iterable[str], model_file: str | os.PathLike, vocab_size: int = 512) -> Tokenizer:
     """Train a unigram model in which every word of the captions is one piece, and write it to `model_file`.
 
-    The vocabulary may stay smaller than `vocab_size`: EM drops pieces of hardly any probability. Case is folded by the
-    model's own normalisation, so that 'Happy Piano' has the ids of 'happy piano'.
+    The vocabulary may stay smaller than `vocab_size`: EM drops pieces of hardly any probability. The model's own
+    normalisation folds case and lets punctuation separate words: 'Happy,Piano' has the ids of 'happy, piano'.
     Raises ValueError where a word did not become one piece, which a larger `vocab_size` may mend.
     """
     captions = list(captions)
-    words = sorted({word.strip(".,;:!?") for caption in captions for word in caption.lower().split()})
+    words = sorted({word for caption in captions for word in re.findall(r"[^\W_]+", caption.lower())})
     # A piece is considered only if it begins two different blank-separated strings, so each word comes in two.
-    lines = captions + [f"{word}, {word}." for word in words]
+    model = _train_unigram(captions + [f"{word}, {word}." for word in words], vocab_size)
+    tokenizer = Tokenizer(model)
+    if missing := tokenizer._cut_words(" ".join(words)):
+        raise ValueError(
+            f"With vocab_size={vocab_size} these words of the captions are not one piece: {', '.join(missing)}; "
+            "raise vocab_size."
+        )
+    write_whole(model_file, model)
+    return tokenizer
+
+
+def separate_punctuation(model: bytes) -> bytes:
+    """Return a sentencepiece model of the same pieces and scores, by whose rules punctuation separates words."""
+    proto = ModelProto.FromString(model)
+    rules = NormalizerSpec.FromString(_separating_normalizer().serialized_normalizer_spec())
+    proto.normalizer_spec.precompiled_charsmap = rules.precompiled_charsmap
+    return proto.SerializeToString()
+
+
+def _train_unigram(lines: list[str], vocab_size: int) -> bytes:
     content = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
+        sentence_iterator=map(_separating_normalizer().normalize, lines),
         model_writer=content,
         model_type="unigram",
         vocab_size=vocab_size,
@@ -160,18 +198,23 @@ def train_tokenizer(captions: Iterable[str], model_file: str | os.PathLike, voca
         bos_id=-1,
         character_coverage=1.0,
         required_chars=LETTERS,
-        normalization_rule_name="nmt_nfkc_cf",
         num_threads=1,  # sums in a fixed order: the same captions give the same file
         minloglevel=2,
     )
-    tokenizer = Tokenizer(content.getvalue())
-    if missing := tokenizer.unknown_words(" ".join(words)):
-        raise ValueError(
-            f"With vocab_size={vocab_size} these words of the captions are not one piece: {', '.join(missing)}; "
-            "raise vocab_size, or write them in letters without hyphens."
-        )
-    write_whole(model_file, content.getvalue())
-    return tokenizer
+    return separate_punctuation(content.getvalue())
+
+
+@cache
+def _separating_normalizer() -> sentencepiece.SentencePieceNormalizer:
+    """sentencepiece's rules "nmt_nfkc_cf", in which a blank follows each mark, or replaces it."""
+    sentencepiece.set_min_log_level(2)  # or it tells on stderr of every map that it builds
+    every = map(chr, range(sys.maxunicode + 1))
+    marks = {letter for letter in every if unicodedata.category(letter)[0] == "P" or letter in string.punctuation}
+    spaced = {mark: f"{mark} " if mark in HEARD_MARKS else " " for mark in marks}
+    rules = dict(sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc_cf").decompile())
+    separating = {source: "".join(spaced.get(letter, letter) for letter in rules[source]) for source in rules}
+    separating |= {mark: spaced[mark] for mark in marks if not separating.get(mark, "").endswith(" ")}
+    return sentencepiece.SentencePieceNormalizer(norm_map=list(separating.items()))
 
 
 def _check(text: str) -> str:
