@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 
 import torch
 from encodec.modules import SEANetDecoder, SEANetEncoder
 from encodec.quantization import ResidualVectorQuantizer
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from musicgen_edu.config import CodecConfig
 
@@ -24,8 +24,6 @@ _EXPORT_RULES = (
     (r"^(encoder|decoder)\.model\.", r"\1.layers."),
     (r"\.conv\.conv\.", ".conv."),
     (r"\.convtr\.convtr\.", ".conv."),
-    (r"\.weight_g$", ".parametrizations.weight.original0"),
-    (r"\.weight_v$", ".parametrizations.weight.original1"),
     (r"^quantizer\.vq\.layers\.(\d+)\._codebook\.", r"quantizer.layers.\1.codebook."),
 )
 
@@ -38,16 +36,18 @@ class Codec(nn.Module):
         self.config = config
         shared = dict(
             channels=config.channels, dimension=config.hidden_size, n_filters=config.num_filters,
-            n_residual_layers=config.num_residual_layers, ratios=list(config.ratios), norm="weight_norm",
+            n_residual_layers=config.num_residual_layers, ratios=list(config.ratios), norm="none",
             kernel_size=config.kernel_size, last_kernel_size=config.last_kernel_size,
             residual_kernel_size=config.residual_kernel_size, dilation_base=config.dilation_growth_rate,
             causal=config.causal, pad_mode=config.pad_mode, true_skip=not config.conv_shortcut,
             compress=config.compress, lstm=config.num_lstm_layers,
         )  # fmt: skip
-        with warnings.catch_warnings():  # encodec 0.1.1 uses torch's older spelling of weight_norm
-            warnings.simplefilter("ignore", FutureWarning)
-            self.encoder = SEANetEncoder(**shared)
-            self.decoder = SEANetDecoder(**shared, trim_right_ratio=config.trim_right_ratio)
+        self.encoder = SEANetEncoder(**shared)
+        self.decoder = SEANetDecoder(**shared, trim_right_ratio=config.trim_right_ratio)
+        for module in [*self.encoder.modules(), *self.decoder.modules()]:
+            # encodec 0.1.1 itself takes torch's older weight_norm, whose modules cannot be copied after a backward pass
+            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+                weight_norm(module)
         self.quantizer = ResidualVectorQuantizer(
             dimension=config.hidden_size, n_q=config.num_codebooks, bins=config.codebook_size, kmeans_init=False
         )
@@ -78,14 +78,30 @@ class Codec(nn.Module):
         """The weights under the names of transformers' `EncodecModel`."""
         return {_exported_name(name): tensor for name, tensor in self.state_dict().items()}
 
-    def load_exported_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Load weights that have the names of transformers' `EncodecModel`.
+    def load_exported_state_dict(self, tensors: dict[str, Tensor], assign: bool = False) -> None:
+        """Load weights that have the names of transformers' `EncodecModel`; `assign` takes them over without a copy.
 
         Raises:
             RuntimeError: a tensor is missing, unexpected or of the wrong shape (PyTorch's message names it).
         """
         own_names = {_exported_name(name): name for name in self.state_dict()}
-        self.load_state_dict({own_names.get(name, name): tensor for name, tensor in tensors.items()})
+        self.load_state_dict({own_names.get(name, name): tensor for name, tensor in tensors.items()}, assign=assign)
+
+    def __reduce__(self) -> tuple:
+        """Let the codec be copied and sent to other processes: torch's parametrised modules refuse to be pickled."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return _restore, (type(self), self.config, self.state_dict(), trained, self.training)
+
+
+def _restore(
+    kind: type[Codec], config: CodecConfig, tensors: dict[str, Tensor], trained: set[str], training: bool
+) -> Codec:
+    with torch.device("meta"):
+        codec = kind(config)
+    codec.load_state_dict(tensors, assign=True)
+    for name, parameter in codec.named_parameters():
+        parameter.requires_grad_(name in trained)
+    return codec.train(training)
 
 
 def _exported_name(name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import warnings
 from dataclasses import replace
 
@@ -18,6 +20,7 @@ from reference import (
     write_reference,
 )
 from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import AveragedModel
 from transformers import AutoProcessor, AutoTokenizer, MusicgenForConditionalGeneration, pipeline
 
 from musicgen_edu import PATTERNS, CheckpointError, MusicGen, UnknownWordsWarning, WidthMismatchError
@@ -265,6 +268,19 @@ def test_widths_that_do_not_fit(model_config, tokenizer, tmp_path):
     with pytest.raises(WidthMismatchError):
         model.save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_copies_play_the_same_music_after_a_training_step_too(model_config, tokenizer):
+    model = MusicGen(model_config, tokenizer)
+    model.codec.encoder.requires_grad_(False)
+    expected = model.generate("piano", 0.2, seed=3).waveform
+    codes, (ids, mask) = torch.zeros(1, 4, 5, dtype=torch.long), tokenizer(["piano"])
+    model(codes, ids, mask).sum().backward()
+    model.codec.decoder(torch.randn(1, 16, 4)).sum().backward()
+    for copied in (copy.deepcopy(model), AveragedModel(model).module, pickle.loads(pickle.dumps(model))):
+        assert torch.equal(copied.generate("piano", 0.2, seed=3).waveform, expected)
+        assert not any(parameter.requires_grad for parameter in copied.codec.encoder.parameters())
+        assert all(parameter.requires_grad for parameter in copied.codec.decoder.parameters())
 
 
 def test_a_clip_has_whole_frames(model):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from musicgen_edu.codec import Codec
 from musicgen_edu.spectrogram import log_mel_pairs, mel_distance
-from musicgen_edu.training.codec_start import convolutions
+from musicgen_edu.training.codec_start import convolutions, norm_and_direction
 
 SILENCE = 1e-6  # a mean square that counts as silence: −60 dB
 AUDIBLE_DB = 40.0  # what lies further below a segment's loudest moment is hardly heard
@@ -55,7 +55,7 @@ class SharpenObjective(nn.Module):
         self.codec = codec
         codec.encoder.requires_grad_(False)
         # A few numbers near 0.001 carry the scale of all latents: one step of Adam would throw it off.
-        convolutions(codec.decoder)[0].weight_g.requires_grad_(False)
+        norm_and_direction(convolutions(codec.decoder)[0])[0].requires_grad_(False)
 
     def forward(self, waveform: Float[Tensor, "batch channels samples"]) -> dict[str, Tensor]:
         """The loss and its parts: error against signal, and distance as it is heard, both in dB."""

@@ -95,6 +95,12 @@ def convolutions(seanet: nn.Module) -> list[nn.Module]:
     return [plain[type(layer)](layer) for layer in seanet.model if type(layer) in plain]
 
 
+def norm_and_direction(convolution: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
+    """What weight_norm makes of a weight: the length of each row, and the row up to its length."""
+    parts = convolution.parametrizations.weight
+    return parts.original0, parts.original1
+
+
 def _lapped_basis(hop: int, width: int) -> Float[Tensor, "width samples"]:
     """The first `width` functions of the MDCT with a sine window: 2 × hop samples long, hop apart, orthonormal."""
     n, k = torch.arange(2 * hop) + 0.5, torch.arange(width)[:, None] + 0.5
@@ -103,12 +109,13 @@ def _lapped_basis(hop: int, width: int) -> Float[Tensor, "width samples"]:
 
 def _set_weight(convolution: nn.Module, parts: list[tuple]) -> None:
     """Give a weight-normalised convolution (rows, columns, taps, values), a little noise elsewhere, and no bias."""
-    weight = 0.02 * torch.randn_like(convolution.weight_v) / math.sqrt(convolution.weight_v[0].numel())
+    norm, direction = norm_and_direction(convolution)
+    weight = 0.02 * torch.randn_like(direction) / math.sqrt(direction[0].numel())
     for rows, columns, taps, values in parts:
         weight[rows, columns, taps] += values
     norms = weight.flatten(1).norm(dim=1)[:, None, None]
-    convolution.weight_g.copy_(norms)
-    convolution.weight_v.copy_(weight * (1 / norms).clamp(min=1.0))  # rows of tiny norm make Adam unstable
+    norm.copy_(norms)
+    direction.copy_(weight * (1 / norms).clamp(min=1.0))  # rows of tiny norm make Adam unstable
     convolution.bias.zero_()
 
 
@@ -117,7 +124,7 @@ def _quieten_side_paths(codec: Codec) -> None:
     for layer in [*codec.encoder.model, *codec.decoder.model]:
         if hasattr(layer, "block"):
             first, last = layer.block[1].conv.conv, layer.block[3].conv.conv
-            last.weight_g.mul_(0.03)
+            norm_and_direction(last)[0].mul_(0.03)
             first.bias.zero_()
             last.bias.zero_()
         if hasattr(layer, "lstm"):
