@@ -11,6 +11,11 @@ A name is imported from its module when it is first used, so that `import musicg
 from __future__ import annotations
 
 import importlib
+import os
+
+# Threads that wait shall sleep. Spinning, as OpenMP has it, they take the time of everyone else on the machine: six
+# kernels on two cores then never finish. It counts only before torch is loaded, so it stands before the next import.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from musicgen_edu._torchaudio import mend_torchaudio
 

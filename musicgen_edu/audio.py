@@ -1,10 +1,12 @@
-"""What comes out of the house: a waveform, written to a WAV file; `player.py` is its face in a notebook."""
+"""What comes out of the house: a waveform, written to a sound file or read from one; `player.py` shows it."""
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
+from numbers import Integral, Real
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
@@ -20,25 +22,50 @@ from musicgen_edu.files import write_whole
 if TYPE_CHECKING:  # loaded when a picture is drawn
     import matplotlib.figure
 
+MAX_SAMPLE_RATE = 1_000_000
+# Suffix -> the container and the coding of samples in it, by libsndfile's names.
+FORMATS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
+WRITTEN_AT_ONCE = 2**16  # samples: libsndfile's Vorbis coder takes them from the stack, which a long clip overflows
+
 
 @dataclass(eq=False, repr=False)
 class Audio:
     """One clip or a batch of them: waveform [batch, channels, samples] between −1 and 1, samples a second.
 
     `codes` [batch, codebooks, frames] are those that it was decoded from and `prompts` the texts, where there are any.
-    Raises ValueError for a waveform that is empty or not finite, or a sample rate below 1.
+    `gain` says how a notebook plays it: None at the listening level (`player.LISTENING_LUFS`), all clips of a batch
+    with the gain of the loudest, so that they can be compared; a number adds so many decibels, so 0 is the true level.
+
+    Raises:
+        TypeError: the waveform is no tensor of floating-point numbers, or the sample rate no whole number.
+        ValueError: the waveform is empty, not finite or has not three axes, the sample rate lies outside
+            1 … `MAX_SAMPLE_RATE`, the gain is not finite, or there is not one prompt, or one row of codes, a clip.
     """
 
     waveform: Float[Tensor, "batch channels samples"]
     sample_rate: int
     codes: Int[Tensor, "batch codebooks frames"] | None = None
     prompts: list[str] | None = None
+    gain: float | int | None = None
 
     def __post_init__(self) -> None:
-        if self.waveform.numel() == 0 or not self.waveform.isfinite().all():
-            raise ValueError("The waveform must hold samples, all of them finite numbers: NaN comes of broken weights.")
-        if self.sample_rate < 1:
-            raise ValueError(f"sample_rate must be at least 1 sample a second, not {self.sample_rate}.")
+        _check_waveform(self.waveform)
+        if not isinstance(self.sample_rate, Integral) or isinstance(self.sample_rate, bool):
+            raise TypeError(f"sample_rate must be a whole number of samples a second, not {self.sample_rate!r}.")
+        self.sample_rate = int(self.sample_rate)
+        if not 1 <= self.sample_rate <= MAX_SAMPLE_RATE:
+            raise ValueError(f"sample_rate must be at least 1 and at most {MAX_SAMPLE_RATE:,}, not {self.sample_rate}.")
+        batch = len(self.waveform)
+        for name, rows in (("prompts", self.prompts), ("codes", self.codes)):
+            if rows is not None and len(rows) != batch:
+                raise ValueError(f"There must be {name} for each clip: {len(rows)} for a batch of {batch}.")
+        if self.gain is not None and not math.isfinite(self.gain):
+            raise ValueError(f"gain must be None or a finite number of decibels, not {self.gain}.")
 
     @property
     def duration(self) -> float:
@@ -49,61 +76,144 @@ class Audio:
         batch, channels, _ = self.waveform.shape
         return f"Audio({batch} × {channels} channel × {self.duration:.2f} s at {self.sample_rate} Hz)"
 
-    def save(self, path: str | os.PathLike[str]) -> Path | list[Path]:
-        """Write a WAV file of 16 bits a sample and return its path; of a batch, numbered files and the list of theirs.
+    def convert(self, sample_rate: int, channels: int) -> Audio:
+        """Return the same sound at another rate and number of channels, without its codes.
 
-        Samples outside −1 … 1 are clipped, nothing is rescaled. A file appears whole or not at all. Raises ValueError
-        for a name that does not end in .wav, and the fitting OSError where the folder cannot be written.
+        The rate is changed by a polyphase filter (`scipy.signal.resample_poly`). Channels of another number are mixed
+        to one, and that is repeated. Raises TypeError and ValueError like `Audio`, and ValueError for no channel.
+        """
+        if channels < 1:
+            raise ValueError(f"A sound has at least 1 channel, not {channels}.")
+        wanted = replace(self, sample_rate=sample_rate, codes=None)  # refuses a rate that is none
+        waveform = self.waveform
+        if channels != waveform.shape[1]:
+            waveform = waveform.mean(dim=1, keepdim=True).expand(-1, channels, -1)
+        return replace(wanted, waveform=_resample(waveform, self.sample_rate, wanted.sample_rate))
+
+    def listening_gain(self, level: float | int = player.LISTENING_LUFS) -> float:
+        """Return the decibels that bring the loudest clip to `level` LUFS, less where it would pass −1 dBFS."""
+        return player.listening_gain(self.waveform, self.sample_rate, level)
+
+    def save(self, path: str | os.PathLike[str], level: float | int | None = None) -> Path | list[Path]:
+        """Write a sound file and return its path; of a batch, numbered files and the list of theirs.
+
+        The name's end says which: .wav, .flac (16 bits a sample), .ogg or .mp3 (with loss). MP3 knows nine
+        sample rates and two channels, so another sound is converted. Samples outside −1 … 1 are clipped. Without
+        `level` nothing is rescaled; with it (`level=-16`) the loudest clip gets that integrated loudness in LUFS, by
+        one gain for all, less where a sample would pass −1 dBFS. A file appears whole or not at all.
+
+        Raises:
+            ValueError: a name that ends otherwise, a level that is not finite, or a sound that the format cannot hold.
+            OSError: of the fitting kind, where the folder cannot be written.
         """
         path = Path(path)
-        if path.suffix.lower() != ".wav":
-            raise ValueError(f"Audio is saved as WAV: give a file name that ends in .wav, not {path.name!r}.")
+        if path.suffix.lower() not in FORMATS:
+            *some, last = FORMATS
+            raise ValueError(f"Give a file name that ends in {', '.join(some)} or {last}, not {path.name!r}.")
+        gain = 0.0 if level is None else self.listening_gain(_finite_level(level))
         batch = len(self.waveform)
         paths = [path if batch == 1 else path.with_stem(f"{path.stem}-{item + 1}") for item in range(batch)]
         for item, item_path in enumerate(paths):
-            write_whole(item_path, self._encode(item, "WAV"))
+            write_whole(item_path, _encode(self._samples(item, gain), self.sample_rate, path.suffix.lower()))
         return paths[0] if batch == 1 else paths
 
     def plot(self, item: int = 0) -> matplotlib.figure.Figure:
-        """Draw one clip, its channels mixed: the waveform above its mel spectrogram, as a figure of its own."""
-        return player.draw(self._samples(item).mean(dim=0), self.sample_rate)
+        """Draw one clip as loud as it is played, its channels mixed: the waveform above its mel spectrogram."""
+        return player.draw(self._samples(item, self._playing_gain()).mean(dim=0), self.sample_rate)
 
     def _repr_html_(self) -> str:
         """A player and a picture for each clip: what a notebook shows."""
-        kind = player.sound_format(self.sample_rate)
+        gain = self._playing_gain()
+        played = [self._samples(item, gain) for item in range(len(self.waveform))]
         return "\n".join(
-            player.clip_html(self._name(item), self._samples(item), self.sample_rate, self._encode(item, kind))
-            for item in range(len(self.waveform))
+            player.clip_html(
+                self._name(item), samples, self.sample_rate, gain, _encode(samples, self.sample_rate, ".mp3")
+            )
+            for item, samples in enumerate(played)
         )
+
+    def _playing_gain(self) -> float:
+        return self.listening_gain() if self.gain is None else float(self.gain)
 
     def _name(self, item: int) -> str:
         return shorten(self.prompts[item], 120, placeholder=" …") if self.prompts else f"clip {item + 1}"
 
-    def _samples(self, item: int) -> Float[Tensor, "channels samples"]:
-        return self.waveform[item].detach().float().cpu().clamp(-1, 1)
-
-    def _encode(self, item: int, kind: str) -> bytes:
-        subtype = {"WAV": "PCM_16", "MP3": "MPEG_LAYER_III"}[kind]
-        samples = self._samples(item).T
-        if kind == "WAV":  # libsndfile would round down, which shifts the whole clip by half a step
-            samples = (samples * 2**15).round().clamp(max=2**15 - 1).to(torch.int16)
-        file = BytesIO()
-        soundfile.write(file, samples.numpy(), self.sample_rate, format=kind, subtype=subtype)
-        return file.getvalue()
+    def _samples(self, item: int, gain: float) -> Float[Tensor, "channels samples"]:
+        return (self.waveform[item].detach().float().cpu() * 10 ** (gain / 20)).clamp(-1, 1)
 
 
-def load_audio(path: str | os.PathLike[str]) -> Audio:
-    """Read a sound file (WAV, FLAC, OGG, MP3, …) at its own sample rate, as a batch of one.
+def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None, channels: int | None = None) -> Audio:
+    """Read a sound file (WAV, FLAC, OGG, MP3, …) as a batch of one, at its own rate and channels or at those asked for.
 
-    Raises FileNotFoundError where there is none, ValueError for a file that is no sound or holds no samples.
+    Raises FileNotFoundError where there is none, ValueError for a file that is no sound or holds no samples, and what
+    `Audio.convert` raises.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no audio file {path}.")
     try:
-        samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
+        samples, own_rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} cannot be read as audio; give a WAV, FLAC, OGG or MP3 file.") from error
     if len(samples) == 0:
         raise ValueError(f"{path} holds no samples.")
-    return Audio(torch.from_numpy(samples.T.copy())[None], sample_rate)
+    audio = Audio(torch.from_numpy(samples.T.copy())[None], own_rate)
+    return audio.convert(sample_rate or own_rate, channels or samples.shape[1])
+
+
+def _check_waveform(waveform: object) -> None:
+    if not isinstance(waveform, Tensor) or not waveform.is_floating_point():
+        found = f"of {str(waveform.dtype)[6:]}" if isinstance(waveform, Tensor) else f"a {type(waveform).__name__}"
+        raise TypeError(
+            "The waveform must be a tensor of floating-point numbers between −1 and 1, "
+            f"not {found}: torch.from_numpy takes an array, and 16-bit samples are divided by 32,768."
+        )
+    if waveform.ndim != 3:
+        raise ValueError(
+            f"The waveform must have the axes [batch, channels, samples], not {waveform.ndim} of them: "
+            "for one clip of one channel write `samples[None, None]`."
+        )
+    if waveform.numel() == 0 or not waveform.isfinite().all():
+        raise ValueError("The waveform must hold samples, all of them finite numbers: NaN comes of broken weights.")
+
+
+def _finite_level(level: float | int) -> float:
+    if not isinstance(level, Real) or isinstance(level, bool):
+        raise TypeError(f"level must be a loudness in LUFS, such as {player.LISTENING_LUFS:g}, not {level!r}.")
+    if not math.isfinite(level):
+        raise ValueError(f"level must be a finite loudness in LUFS, such as {player.LISTENING_LUFS:g}, not {level}.")
+    return float(level)
+
+
+def _resample(
+    waveform: Float[Tensor, "*batch samples"], old_rate: int, new_rate: int
+) -> Float[Tensor, "*batch new_samples"]:
+    if old_rate == new_rate:
+        return waveform
+    from scipy.signal import resample_poly  # loaded when it is used
+
+    shared = math.gcd(old_rate, new_rate)
+    samples = waveform.detach().double().cpu().numpy()
+    resampled = resample_poly(samples, new_rate // shared, old_rate // shared, axis=-1)
+    return torch.from_numpy(resampled).to(waveform)
+
+
+def _encode(samples: Float[Tensor, "channels samples"], sample_rate: int, suffix: str) -> bytes:
+    """Return the content of a sound file."""
+    kind, subtype = FORMATS[suffix]
+    if kind == "MP3":
+        samples, old_rate = player.mix_beyond_stereo(samples), sample_rate
+        sample_rate = player.mp3_rate(sample_rate)
+        samples = _resample(samples, old_rate, sample_rate).clamp(-1, 1)
+    if subtype == "PCM_16":  # python-soundfile lets libsndfile clip, and in that mode it cuts off instead of rounding
+        samples = (samples * 2**15).round().clamp(max=2**15 - 1).to(torch.int16)
+    content = BytesIO()
+    try:
+        with soundfile.SoundFile(content, "w", sample_rate, len(samples), subtype, format=kind) as file:
+            for part in samples.T.split(WRITTEN_AT_ONCE):
+                file.write(part.numpy())
+    except soundfile.LibsndfileError as error:
+        raise ValueError(
+            f"A {kind} file cannot hold {len(samples)} channels at {sample_rate} samples a second: save as .wav."
+        ) from error
+    return content.getvalue()

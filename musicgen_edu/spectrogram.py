@@ -20,10 +20,11 @@ def log_mel(
 
     Differentiable. The mel scale is Slaney's, the filters have unit peak (`transformers.audio_utils.mel_filter_bank`).
     """
-    window = torch.hann_window(n_fft, device=waveform.device)
+    window = torch.hann_window(n_fft, dtype=waveform.dtype, device=waveform.device)
     spectrum = torch.stft(waveform, n_fft, n_fft // 4, window=window, return_complex=True)
     power = (spectrum.real.square() + spectrum.imag.square()) / (window.sum() / 2) ** 2
-    bank = _filters(sample_rate, n_fft, bands, waveform.device)
+    with torch.inference_mode(False):  # what is kept must serve a later training as well
+        bank = _filters(sample_rate, n_fft, bands, waveform.device).to(waveform.dtype)
     return 10 * torch.log10(bank @ power + 10 ** (FLOOR_DB / 10))
 
 

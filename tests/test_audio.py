@@ -6,17 +6,19 @@ import base64
 import math
 import os
 import re
-import resource
 import sys
 from io import BytesIO
 
+import numpy as np
+import pyloudnorm
 import pytest
 import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musicgen_edu.audio import Audio, load_audio
+from musicgen_edu.audio import FORMATS, MAX_SAMPLE_RATE, Audio, load_audio
+from musicgen_edu.player import LISTENING_LUFS, MP3_SAMPLE_RATES, integrated_loudness
 
 
 def make_audio(batch: int = 1, channels: int = 1, samples: int = 16_000, sample_rate: int = 16_000, **fields) -> Audio:
@@ -69,6 +71,7 @@ def test_the_file_is_16_bit_wav(tmp_path):
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path):
+    resource = pytest.importorskip("resource")  # Windows has none
     path = make_audio(samples=100).save(tmp_path / "clip.wav")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -94,16 +97,16 @@ def test_folders_that_cannot_be_written(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.wav"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may write everywhere")
 def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError, match=r"^Cannot write"):
         make_audio().save(tmp_path / "clip.wav")
 
 
-@pytest.mark.parametrize("name", ["clip.mp3", "clip", ".wav"])
+@pytest.mark.parametrize("name", ["clip.aac", "clip", ".wav", "clip.wav.txt"])
 def test_other_names_are_refused(tmp_path, name):
-    with pytest.raises(ValueError, match="give a file name that ends in .wav, not "):
+    with pytest.raises(ValueError, match="Give a file name that ends in .wav, .flac, .ogg or .mp3, not "):
         make_audio().save(tmp_path / name)
 
 
@@ -125,8 +128,186 @@ def test_bad_files_are_refused(tmp_path):
 def test_bad_waveforms_are_refused(bad):
     with pytest.raises(ValueError, match="must hold samples, all of them finite"):
         Audio(bad, 16_000)
-    with pytest.raises(ValueError, match="sample_rate must be at least 1"):
-        Audio(torch.zeros(1, 1, 1), 0)
+
+
+@pytest.mark.parametrize(
+    ("waveform", "error", "words"),
+    [
+        (torch.zeros(1, 1, 9, dtype=torch.int16), TypeError, "not of int16: .* 16-bit samples are divided by 32,768"),
+        (torch.zeros(1, 1, 9, dtype=torch.complex64), TypeError, "not of complex64"),
+        (torch.zeros(1, 1, 9, dtype=torch.bool), TypeError, "not of bool"),
+        (np.zeros((1, 1, 9)), TypeError, "not a ndarray"),
+        ([[[0.0, 0.5]]], TypeError, "not a list"),
+        (None, TypeError, "not a NoneType"),
+        (torch.zeros(9), ValueError, r"not 1 of them: for one clip of one channel write `samples\[None, None\]`"),
+        (torch.zeros(2, 9), ValueError, "not 2 of them"),
+        (torch.zeros(1, 1, 1, 9), ValueError, "not 4 of them"),
+    ],
+)
+def test_waveforms_of_another_kind_are_refused_at_once(waveform, error, words, unchecked_annotations):
+    with pytest.raises(error, match=words):
+        Audio(waveform, 16_000)
+
+
+@pytest.mark.parametrize("rate", [16_000.0, 16_000j, "16000", True, None, math.nan])
+def test_rates_that_are_no_whole_number_are_refused(rate, unchecked_annotations):
+    with pytest.raises(TypeError, match="sample_rate must be a whole number of samples a second, not"):
+        Audio(torch.zeros(1, 1, 1), rate)
+
+
+@pytest.mark.parametrize("rate", [0, -16_000, MAX_SAMPLE_RATE + 1])
+def test_rates_out_of_range_are_refused(rate):
+    with pytest.raises(ValueError, match="sample_rate must be at least 1 and at most 1,000,000, not"):
+        Audio(torch.zeros(1, 1, 1), rate)
+
+
+def test_rates_of_numpy_and_samples_of_half_precision_are_welcome(tmp_path, unchecked_annotations):
+    audio = Audio(torch.full((1, 1, 50), 0.5, dtype=torch.bfloat16), np.int64(8_000))
+    assert type(audio.sample_rate) is int and "audio" in audio._repr_html_()
+    assert load_audio(audio.save(tmp_path / "clip.wav")).waveform.unique().tolist() == [0.5]
+
+
+def test_there_is_a_prompt_and_a_row_of_codes_for_each_clip(unchecked_annotations):
+    with pytest.raises(ValueError, match="There must be prompts for each clip: 1 for a batch of 2"):
+        Audio(torch.zeros(2, 1, 9), 16_000, prompts=["piano"])
+    with pytest.raises(ValueError, match="There must be codes for each clip: 3 for a batch of 2"):
+        Audio(torch.zeros(2, 1, 9), 16_000, codes=torch.zeros(3, 4, 1, dtype=torch.long))
+    with pytest.raises(ValueError, match="gain must be None or a finite number"):
+        Audio(torch.zeros(1, 1, 9), 16_000, gain=math.inf)
+
+
+def loudness(audio: Audio) -> list[float]:
+    """Each clip's integrated loudness, by the library itself."""
+    meter = pyloudnorm.Meter(audio.sample_rate)
+    return [meter.integrated_loudness(clip.T.double().numpy()) for clip in audio.waveform]
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.2, 3.0])
+@pytest.mark.parametrize("sample_rate", [8_000, 16_000, 44_100])
+def test_a_level_is_reached_by_one_linear_gain(tmp_path, factor, sample_rate):
+    audio = make_audio(samples=2 * sample_rate, sample_rate=sample_rate)
+    audio.waveform *= factor / audio.waveform.abs().max()
+    played = load_audio(audio.save(tmp_path / "clip.wav", level=-25))
+    assert loudness(played)[0] == pytest.approx(-25, abs=0.1)
+    gain = 10 ** (audio.listening_gain(-25) / 20)
+    torch.testing.assert_close(played.waveform, audio.waveform * gain, atol=1.01 / 32768, rtol=0)
+
+
+def test_a_sharp_sound_stays_below_the_level_and_is_not_squeezed(tmp_path):
+    waveform = 0.01 * torch.randn(1, 1, 32_000)
+    waveform[0, 0, 16_000] = 0.5
+    played = load_audio(Audio(waveform, 16_000).save(tmp_path / "clip.wav", level=LISTENING_LUFS))
+    assert 20 * math.log10(played.waveform.abs().max()) == pytest.approx(-1, abs=0.01)
+    assert loudness(played)[0] < LISTENING_LUFS - 3
+    torch.testing.assert_close(played.waveform / played.waveform.max(), waveform / 0.5, atol=1e-4, rtol=0)
+
+
+def test_clips_of_a_batch_share_the_gain_of_the_loudest(tmp_path):
+    soft, loud = 0.02 * torch.randn(1, 1, 32_000), 0.05 * torch.randn(1, 1, 32_000)
+    both = Audio(torch.cat([soft, loud]), 16_000)
+    assert both.listening_gain() == Audio(loud, 16_000).listening_gain() < Audio(soft, 16_000).listening_gain()
+    first, second = map(load_audio, both.save(tmp_path / "clip.wav", level=LISTENING_LUFS))
+    assert loudness(second)[0] == pytest.approx(LISTENING_LUFS, abs=0.1)
+    assert loudness(second)[0] - loudness(first)[0] == pytest.approx(8, abs=0.2)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("samples", [1, 300, 6_399, 6_400, 6_401])
+def test_clips_shorter_than_the_meters_block_have_a_level(samples):
+    time = torch.arange(samples, dtype=torch.float32) / 16_000
+    tone = 0.01 * torch.sin(2 * math.pi * 1_000 * time + 1)
+    assert math.isfinite(Audio(tone[None, None], 16_000).listening_gain())
+    if samples >= 300:
+        assert integrated_loudness(tone[None], 16_000) == pytest.approx(-43, abs=0.8)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("silence", [torch.zeros(1, 1, 32_000), torch.zeros(1, 1, 10), 1e-9 * torch.ones(1, 2, 32_000)])
+def test_silence_is_left_alone(silence, tmp_path):
+    audio = Audio(silence, 16_000)
+    assert audio.listening_gain() == 0.0
+    assert "nothing can be heard" in audio._repr_html_()
+    assert load_audio(audio.save(tmp_path / "clip.wav", level=LISTENING_LUFS)).waveform.abs().max() == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_slow_rates_and_many_channels_have_a_level():
+    time = torch.arange(4_000) / 2_000
+    tone = 0.1 * torch.sin(2 * math.pi * 300 * time)
+    slow = Audio(tone[None, None], 2_000).listening_gain()
+    fast = Audio(tone[None, None], 2_000).convert(16_000, 1).listening_gain()
+    assert slow == pytest.approx(fast, abs=0.7)
+    six = Audio(0.1 * torch.randn(1, 1, 32_000).expand(-1, 6, -1), 16_000)
+    assert six.listening_gain() == pytest.approx(Audio(six.waveform[:, :1], 16_000).listening_gain())
+
+
+@pytest.mark.parametrize("level", [math.nan, math.inf, "loud", True])
+def test_levels_that_are_none_are_refused(tmp_path, level, unchecked_annotations):
+    with pytest.raises((ValueError, TypeError), match="level must be a .*loudness in LUFS, such as -16, not"):
+        make_audio().save(tmp_path / "clip.wav", level=level)
+    assert not os.listdir(tmp_path)
+
+
+def test_waveform_and_file_keep_the_true_level_and_the_player_does_not():
+    audio = Audio(0.02 * torch.sin(torch.arange(32_000) / 7)[None, None], 16_000)
+    before = audio.waveform.clone()
+    heard, _ = read_player(audio._repr_html_())
+    assert torch.equal(audio.waveform, before)
+    assert heard.abs().max() > 5 * before.abs().max()
+    assert f"played {audio.listening_gain():.0f} dB louder than made" in audio._repr_html_()
+    true = Audio(before, 16_000, gain=0.0)
+    heard, _ = read_player(true._repr_html_())
+    assert heard.abs().max() == pytest.approx(0.02, rel=0.2) and "played as loud as made" in true._repr_html_()
+    assert "played 6 dB softer than made" in Audio(before, 16_000, gain=-6)._repr_html_()
+    line = audio.plot().axes[0].lines[0].get_ydata()
+    assert np.abs(line).max() == pytest.approx(0.02 * 10 ** (audio.listening_gain() / 20), rel=0.01)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_format_is_written_and_read_again(tmp_path, suffix, channels):
+    audio = make_audio(channels=channels, samples=40_000)
+    path = audio.save(tmp_path / f"clip{suffix.upper()}")
+    assert soundfile.info(path).format == {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}[suffix]
+    again = load_audio(path)
+    assert (again.sample_rate, again.waveform.shape[1]) == (16_000, channels)
+    assert again.duration == pytest.approx(2.5, abs=0.1)
+    strength = again.waveform.square().mean().sqrt() / audio.waveform.square().mean().sqrt()
+    assert strength == pytest.approx(1, abs=0.05)
+
+
+def test_a_minute_of_ogg_is_written(tmp_path):
+    minute = Audio(0.1 * torch.randn(1, 2, 60 * 44_100), 44_100)
+    assert soundfile.info(minute.save(tmp_path / "clip.ogg")).frames == 60 * 44_100
+
+
+def test_what_mp3_cannot_hold_is_converted_and_what_flac_cannot_is_refused(tmp_path):
+    path = make_audio(channels=6, samples=96_000, sample_rate=96_000).save(tmp_path / "clip.mp3")
+    assert (soundfile.info(path).samplerate, soundfile.info(path).channels) == (48_000, 1)
+    with pytest.raises(ValueError, match="A FLAC file cannot hold 9 channels at 16000 samples a second"):
+        make_audio(channels=9, samples=100).save(tmp_path / "clip.flac")
+    assert os.listdir(tmp_path) == ["clip.mp3"]
+
+
+@pytest.mark.parametrize("own_rate", [8_000, 22_050, 44_100, 48_000, 44_101])
+@pytest.mark.parametrize("own_channels", [1, 2, 6])
+def test_a_file_of_any_rate_and_channels_is_converted(tmp_path, own_rate, own_channels):
+    time = torch.arange(own_rate) / own_rate
+    tone = 0.5 * torch.sin(2 * math.pi * 440 * time).expand(1, own_channels, -1)
+    audio = load_audio(Audio(tone, own_rate).save(tmp_path / "tone.wav"), sample_rate=16_000, channels=1)
+    assert audio.sample_rate == 16_000 and audio.waveform.shape[:2] == (1, 1)
+    assert audio.duration == pytest.approx(1, abs=0.001)
+    samples = audio.waveform[0, 0, :16_000]
+    strongest = torch.fft.rfft(samples).abs().argmax().item()
+    assert strongest == 440 and samples.square().mean().sqrt() == pytest.approx(0.5 / math.sqrt(2), rel=0.02)
+
+
+def test_a_converted_batch_keeps_its_prompts_and_loses_its_codes():
+    codes = torch.zeros(2, 4, 5, dtype=torch.long)
+    audio = make_audio(batch=2, prompts=["a", "b"], codes=codes).convert(8_000, 2)
+    assert (audio.prompts, audio.codes, audio.waveform.shape) == (["a", "b"], None, (2, 2, 8_000))
+    with pytest.raises(ValueError, match="at least 1 channel, not 0"):
+        audio.convert(8_000, 0)
 
 
 @pytest.mark.parametrize("sample_rate", [16_000, 32_000])
@@ -134,17 +315,18 @@ def test_the_view_of_ten_seconds_is_small_and_plays(sample_rate):
     audio = make_audio(samples=10 * sample_rate, sample_rate=sample_rate, prompts=["peaceful piano melody"])
     page = audio._repr_html_()
     assert len(page) < 150_000
-    assert '<audio controls aria-label="peaceful piano melody, 10.0 seconds" src="data:audio/mpeg;' in page
+    assert '<audio controls aria-label="peaceful piano melody, 10.0 seconds, played ' in page
     assert '<img alt="Waveform and mel spectrogram of peaceful piano melody, 10.0 seconds: heard from 0.00 to' in page
     heard, heard_rate = read_player(page)
     assert heard_rate == sample_rate and abs(heard.shape[1] - 10 * sample_rate) < 0.1 * sample_rate
-    assert heard.abs().max().item() == pytest.approx(audio.waveform.abs().max().item(), rel=0.2)
+    gain = 10 ** (audio.listening_gain() / 20)
+    assert heard.abs().max().item() == pytest.approx(gain * audio.waveform.abs().max().item(), rel=0.2)
 
 
 def test_the_picture_is_told_in_words_that_were_measured():
     time = torch.arange(16_000) / 16_000
     tone = 0.5 * torch.sin(2 * math.pi * 440 * time) * ((time >= 0.25) & (time < 0.75))
-    page = Audio(torch.stack([tone, 0 * tone])[:, None], 16_000)._repr_html_()
+    page = Audio(torch.stack([tone, 0 * tone])[:, None], 16_000, gain=0.0)._repr_html_()
     assert "1.0 seconds: heard from 0.25 to 0.75 s, peak 0.50, mean level -12 dB, strongest near 440 Hz" in page
     assert "1.0 seconds: nothing can be heard" in page
 
@@ -163,7 +345,29 @@ def test_every_clip_has_a_player_and_a_picture_and_prompts_are_escaped():
 def test_any_rate_and_length_can_be_shown(sample_rate, samples):
     page = make_audio(samples=samples, sample_rate=sample_rate)._repr_html_()
     heard, heard_rate = read_player(page)
-    assert heard_rate == sample_rate and heard.shape[1] >= samples
+    assert heard_rate in MP3_SAMPLE_RATES and heard_rate >= sample_rate and heard.shape[1] >= samples
+
+
+@pytest.mark.parametrize(("sample_rate", "channels"), [(88_200, 2), (96_000, 1), (16_000, 6)])
+def test_the_player_of_a_minute_is_small_whatever_its_rate_and_channels(sample_rate, channels):
+    time = torch.arange(60 * sample_rate) / sample_rate
+    minute = Audio(0.3 * torch.sin(2 * math.pi * 440 * time).expand(1, channels, -1), sample_rate)
+    page = minute._repr_html_()
+    heard, heard_rate = read_player(page)
+    assert len(page) < 2_000_000 and heard_rate <= 48_000 and len(heard) <= 2
+    assert heard.shape[1] / heard_rate == pytest.approx(60, abs=0.1)
+
+
+def test_views_do_not_follow_another_default_dtype_or_device():
+    audio = make_audio(batch=2, prompts=["a", "b"])
+    page = audio._repr_html_()
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        assert audio._repr_html_() == page
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device("cpu")
 
 
 def test_the_picture_shows_the_waveform_above_the_spectrogram():

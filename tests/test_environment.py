@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -72,8 +73,22 @@ def test_conda_environment_has_the_pinned_versions():
 
 def test_binder_builds_the_same_environment():
     assert (ROOT / "binder/environment.yml").samefile(ROOT / "environment.yml")
-    assert sorted(path.name for path in (ROOT / "binder").iterdir()) == ["environment.yml", "postBuild"]
-    assert os.access(ROOT / "binder/postBuild", os.X_OK)
+    assert sorted(path.name for path in (ROOT / "binder").iterdir()) == ["environment.yml", "postBuild", "start"]
+    assert all(os.access(ROOT / "binder" / script, os.X_OK) for script in ("postBuild", "start"))
+
+
+def test_threads_that_wait_sleep_wherever_the_course_is_started():
+    """Six kernels on two cores never finish where waiting threads spin; it must be said before torch is loaded."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["variables"] == {"OMP_WAIT_POLICY": "PASSIVE"}
+    bare = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    show = [sys.executable, "-c", "import os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"]
+    started = subprocess.run([ROOT / "binder/start", *show], env=bare, capture_output=True, text=True, check=True)
+    assert started.stdout == "PASSIVE False\n"
+    set_early = "import musicgen_edu, os; print(os.environ['OMP_WAIT_POLICY'])"
+    for given, wanted in (({}, "PASSIVE\n"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE\n")):
+        done = subprocess.run([sys.executable, "-c", set_early], env=bare | given, capture_output=True, text=True)
+        assert done.stdout == wanted, done.stderr
 
 
 def imported_distributions(paths: list[Path]) -> set[str]:
