@@ -30,6 +30,7 @@ from musicgen_edu.text_encoder import TextEncoder
 from musicgen_edu.tokenizer import Tokenizer
 
 MAX_DURATION = 60.0  # seconds: twice what Meta's models were trained on; the music has long lost its thread by then
+STREAM_GAIN = 6.0  # dB at which a notebook plays chunks: all alike, since nobody knows how loud the rest will be
 WORD_VOCABULARY = 8_000  # a vocabulary smaller than this has whole words as pieces, and can tell which it lacks
 
 TextMask = Bool[Tensor, "batch text_tokens"] | Int[Tensor, "batch text_tokens"]
@@ -145,7 +146,7 @@ class MusicGen(nn.Module):
         """Yield the music of `generate`, same arguments and same samples, in chunks as they come.
 
         A chunk is decoded whenever `chunk_duration` seconds of codes are complete. The codec looks a little ahead, so
-        the first chunks are shorter and the last is longer. Raises at the call what `generate` raises.
+        the first chunks are shorter and the last is longer. A notebook plays all chunks `STREAM_GAIN` dB louder. Raises at the call what `generate` raises.
         """
         chunk_frames = self._frames(chunk_duration, "chunk_duration")
         prompts, pieces = self._write_codes(prompt, duration, seed, temperature, top_k, top_p, guidance_scale, progress)
@@ -190,7 +191,7 @@ class MusicGen(nn.Module):
             codes, waiting = torch.cat(waiting, dim=2), []
             waveform = decoder.push(codes, last=done == frames)
             if waveform.shape[2]:
-                yield Audio(waveform, self.config.codec.sample_rate, prompts=prompts)
+                yield Audio(waveform, self.config.codec.sample_rate, prompts=prompts, gain=STREAM_GAIN)
 
     def _frames(self, duration: float | int, name: str = "duration") -> int:
         if not isinstance(duration, Real) or isinstance(duration, bool):

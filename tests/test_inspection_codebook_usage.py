@@ -121,7 +121,7 @@ def test_the_button_makes_a_player_and_a_change_takes_it_away(view):
     choice.value = "one"
     assert sound.value == "", "no sound is made before the button is pressed"
     button.click()
-    assert sound.value.count("<audio ") == 1 and 'aria-label="one, alive, 0.3 seconds"' in sound.value
+    assert sound.value.count("<audio ") == 1 and 'aria-label="one, alive, 0.3 seconds, played ' in sound.value
     which.value = "collapsed"
     assert sound.value == "", "what is heard must be what is shown"
 

@@ -118,8 +118,8 @@ def test_the_button_makes_two_players_and_a_change_takes_them_away(view):
     choice.value, codebooks.value = "<two>", 2
     button.click()
     assert sound.value.count("<audio ") == 2
-    assert 'aria-label="&lt;two&gt;, the original, 0.5 seconds"' in sound.value
-    assert 'aria-label="&lt;two&gt;, 2 codebooks of 4, 0.5 seconds"' in sound.value
+    assert 'aria-label="&lt;two&gt;, the original, 0.5 seconds, played ' in sound.value
+    assert 'aria-label="&lt;two&gt;, 2 codebooks of 4, 0.5 seconds, played ' in sound.value
     first = sound.value
     codebooks.value = 4
     assert sound.value == "", "what is heard must be what is shown"
