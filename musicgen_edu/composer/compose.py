@@ -9,6 +9,7 @@ keys and chords are those that tell the mode from the first note on.
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 from musicgen_edu.composer.score import EIGHTHS, RELEASE_FRAMES, Attributes, Note, Piece
 
@@ -20,6 +21,23 @@ TONICS = {"major": (2, 9), "minor": (0, 5)}
 # Scale degrees of four chords: each phrase leaves the tonic and ends in a cadence or on the way back. Tonic,
 # subdominant and dominant have the mode of their key (a minor key's dominant is not raised): every chord tells it.
 PROGRESSIONS = ((0, 3, 4, 0), (0, 4, 3, 0), (0, 3, 0, 4), (0, 4, 0, 3))
+
+
+@dataclass(frozen=True)
+class Habits:
+    """The keys and the chords that a composer allows itself: tonics (pitch classes) by mode, and scale degrees."""
+
+    tonics: dict[str, tuple[int, ...]]
+    progressions: tuple[tuple[int, ...], ...]
+
+
+OWN_HABITS = Habits(TONICS, PROGRESSIONS)
+# Another composer's: every key in both modes, and progressions of pop and of the textbook, with all degrees but the
+# diminished ones. What has learned from this music knows a mode by more than two keys (listening/judges.py).
+OTHER_HABITS = Habits(
+    dict.fromkeys(SCALES, tuple(range(12))),
+    ((0, 4, 5, 3), (0, 5, 3, 4), (5, 3, 0, 4), (0, 3, 5, 4), (0, 2, 3, 4), (0, 4, 3, 0), (3, 4, 0, 5)),
+)
 VELOCITIES = {"soft": 45, "loud": 112}
 # The lowest pitch of the octave in which each instrument plays its chords; one of three a piece.
 REGISTERS = {
@@ -39,13 +57,14 @@ DRUM_PATTERNS = (  # the keys struck on each eighth of a bar
 )
 
 
-def compose(attributes: Attributes, frames: int, rng: random.Random) -> Piece:
+def compose(attributes: Attributes, frames: int, rng: random.Random, habits: Habits = OWN_HABITS) -> Piece:
     """Write a piece of `frames` frames (20 ms each) with these attributes.
 
     Args:
         attributes: what a caption may say of the piece.
         frames: its length; the music goes on to the end, as in an excerpt.
         rng: the source of every choice: the same state gives the same piece.
+        habits: which keys and chords there are to choose from.
 
     Raises:
         ValueError: `frames` leaves no room for a note.
@@ -53,13 +72,18 @@ def compose(attributes: Attributes, frames: int, rng: random.Random) -> Piece:
     if frames <= LEAD_IN:
         raise ValueError(f"A piece needs more than {LEAD_IN} frames, and {frames} were asked for.")
     eighth = rng.choice(EIGHTHS[attributes.tempo])
-    tonic = rng.choice(TONICS[attributes.mode])
+    tonic = rng.choice(habits.tonics[attributes.mode])
     bars = (frames - LEAD_IN) // (8 * eighth) + 1
-    struck = _play_bars(attributes, tonic, bars, rng)
+    struck = _play_bars(attributes, tonic, bars, habits, rng)
     notes = _strike(struck, attributes, eighth, frames)
     if attributes.drums:
         notes += _drum_notes(rng.choice(DRUM_PATTERNS), bars, eighth, frames, VELOCITIES[attributes.loudness])
     return Piece(attributes, tonic, eighth, frames, tuple(notes))
+
+
+def chord_eighths(tempo: str) -> int:
+    """Eighths that a chord lasts: half a bar when slow, else a bar."""
+    return 4 if tempo == "slow" else 8
 
 
 def triad(degree: int, tonic: int, mode: str) -> tuple[int, int, int]:
@@ -73,12 +97,14 @@ def voice(pitch_class: int, lowest: int) -> int:
     return lowest + (pitch_class - lowest) % 12
 
 
-def _play_bars(attributes: Attributes, tonic: int, bars: int, rng: random.Random) -> list[tuple[int, tuple[int, ...]]]:
-    """What is struck: (length in eighths, pitches), bar after bar. Half a bar a chord when slow, else a bar."""
+def _play_bars(
+    attributes: Attributes, tonic: int, bars: int, habits: Habits, rng: random.Random
+) -> list[tuple[int, tuple[int, ...]]]:
+    """What is struck: (length in eighths, pitches), bar after bar."""
     lowest = rng.choice(REGISTERS[attributes.instrument])
     with_bass = rng.random() < 0.5
-    progression = rng.choice(PROGRESSIONS)
-    span = 4 if attributes.tempo == "slow" else 8
+    progression = rng.choice(habits.progressions)
+    span = chord_eighths(attributes.tempo)
     play = {"melody": _melody, "arpeggio": _arpeggio, "chords": _chords}[attributes.texture](rng)
     struck = []
     for index in range(bars * 8 // span):

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torchaudio.functional import fftconvolve
 from tqdm import tqdm
 
 from musicgen_edu.codec import Codec
 from musicgen_edu.composer.captions import describe
+from musicgen_edu.composer.compose import OWN_HABITS, Habits
 from musicgen_edu.composer.render import SAMPLE_RATE, Renderer
 from musicgen_edu.composer.score import Attributes, draw_attributes
 from musicgen_edu.model import MusicGen
@@ -33,11 +35,19 @@ class Prompt:
 
 @dataclass
 class Clips:
-    """Clips with what they were made to be. `codes` are the codec's or the model's own."""
+    """Clips with what they were made to be. `codes` are the codec's or the model's own.
+
+    `named` tells which attributes each clip's prompt spoke of; None where there was no prompt, and all of them count.
+    """
 
     waveforms: Float[Tensor, "clips samples"]
     attributes: list[Attributes]
     codes: Int[Tensor, "clips codebooks frames"]
+    named: list[frozenset[str]] | None = None
+
+    def asked(self, attribute: str) -> list[bool]:
+        """Which clips have to answer for an attribute."""
+        return [self.named is None or attribute in self.named[row] for row in range(len(self.attributes))]
 
 
 def draw_prompts(count: int, seed: int = 0) -> list[Prompt]:
@@ -58,16 +68,36 @@ def last_window(waveforms: Float[Tensor, "clips samples"]) -> Float[Tensor, "cli
 
 @torch.no_grad()
 def real_clips(
-    renderer: Renderer, codec: Codec, frames: int, first_seed: int, count: int, held_out: bool = True
-) -> Clips:
+    renderer: Renderer, codec: Codec, frames: int, first_seed: int, count: int, held_out: bool = True,
+    habits: Habits = OWN_HABITS,
+) -> Clips:  # fmt: skip
     """The last windows of freshly rendered clips, and their codes."""
     parts = [
-        last_window(to_float(render_clips(renderer, frames, seeds, held_out))[:, 0])
+        last_window(to_float(render_clips(renderer, frames, seeds, held_out, habits))[:, 0])
         for seeds in _batches(range(first_seed, first_seed + count), "render")
     ]
-    pieces = (compose_clip(frames, seed, held_out) for seed in range(first_seed, first_seed + count))
+    pieces = (compose_clip(frames, seed, held_out, habits) for seed in range(first_seed, first_seed + count))
     codes = [codec.encode(part[:, None]) for part in parts]
     return Clips(torch.cat(parts), [piece.attributes for piece in pieces], torch.cat(codes))
+
+
+def in_a_room(clips: Clips, seed: int = 0) -> Clips:
+    """The same clips as they sound in rooms of many sizes: decaying noise behind each, as loud as it and no louder.
+
+    A room's echoes are noise that decays exponentially (Moorer 1979, "About this reverberation business"): here by
+    60 dB in 0.2 to 1 s, 6 to 20 dB under the sound itself. What has learned from such clips listens past silence.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    time = torch.arange(SAMPLE_RATE, dtype=torch.float32) / SAMPLE_RATE
+    heard = []
+    for dry in clips.waveforms:
+        decay, level = torch.rand(2, generator=generator, dtype=torch.float32).tolist()
+        noise = torch.randn(len(time), generator=generator, dtype=torch.float32)
+        echoes = noise * 10 ** (-3 * time / (0.2 + 0.8 * decay))
+        wet = fftconvolve(dry, echoes)[: len(dry)]
+        gain = 10 ** (-(6 + 14 * level) / 20) * dry.norm() / wet.norm().clamp(min=1e-9)
+        heard.append(dry + gain * wet)
+    return replace(clips, waveforms=torch.stack(heard))
 
 
 def rebuild(clips: Clips, codec: Codec) -> Clips:
@@ -86,7 +116,8 @@ def generate_clips(
         seeds = [seed + row for row in rows]
         audios.append(model.generate(texts, duration, seed=seeds, guidance_scale=guidance_scale))
     waveforms = torch.cat([last_window(audio.waveform[:, 0]) for audio in audios])
-    return Clips(waveforms, [prompt.attributes for prompt in prompts], torch.cat([audio.codes for audio in audios]))
+    codes = torch.cat([audio.codes for audio in audios])
+    return Clips(waveforms, [each.attributes for each in prompts], codes, [each.named for each in prompts])
 
 
 def _batches(indices: range, title: str) -> Iterator[range]:

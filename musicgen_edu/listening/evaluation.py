@@ -28,19 +28,20 @@ from musicgen_edu.listening.measurements import (
     adherence,
     at_duration,
     at_scale,
+    by_definition,
     cross_entropy,
     measure_codec,
     measure_diversity,
     measure_frechet,
     memorisation,
-    train_both,
+    train_all,
 )
 from musicgen_edu.listening.report import write_report
 from musicgen_edu.model import MAX_DURATION, MusicGen
 from musicgen_edu.presets import create_musicgen_model
 
 SHORTEST = 3.0  # seconds: rhythm is heard up to two seconds back
-QUICK = Plan(prompts=40, judge_clips=600, real_clips=200, sweep_prompts=24)
+QUICK = Plan(prompts=40, judge_clips=600, real_clips=200, sweep_prompts=24, durations=())
 
 
 def evaluate(model: MusicGen, plan: Plan, training_codes: Sequence[Tensor] = ()) -> dict:
@@ -59,7 +60,7 @@ def evaluate(model: MusicGen, plan: Plan, training_codes: Sequence[Tensor] = ())
     started = time.perf_counter()
     renderer, codec, prompts = Renderer(), model.codec, draw_prompts(plan.prompts, plan.seed)
     frames = round(plan.duration * FRAME_RATE)
-    judges = train_both(renderer, codec, frames, plan)
+    judges = train_all(renderer, codec, frames, plan)
     real = real_clips(renderer, codec, frames, REAL_SEED, plan.real_clips)
     rebuilt = rebuild(real, codec)
     made = generate_clips(model, prompts, plan.duration, plan.seed)
@@ -68,6 +69,9 @@ def evaluate(model: MusicGen, plan: Plan, training_codes: Sequence[Tensor] = ())
         "plan": asdict(plan),
         "codec": measure_codec(real, rebuilt),
         "adherence": adherence(judges, made, prompts, {"ceiling": real, "codec": rebuilt}),
+        "by_definition": {
+            name: by_definition(each) for name, each in {"generated": made, "codec": rebuilt, "ceiling": real}.items()
+        },
         "frechet": measure_frechet(renderer, codec, made, real, frames),
         "diversity": measure_diversity(model, renderer, prompts[0], plan),
         "cross_entropy": cross_entropy(model, real, from_start=plan.duration <= WINDOW),
@@ -120,13 +124,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--output", metavar="FOLDER", type=Path, default=Path("evaluation"), help="of the report (default: evaluation)")
     add("--training-codes", metavar="FOLDER", type=Path, help="a run's codes, to look for memorised music in")
     add("--guidance-sweep", action="store_true", help="also measure at guidance 1, 2, 3 and 5")
-    add("--durations", metavar="S", type=float, nargs="+", default=(), help="also measure clips of these lengths")
+    add("--durations", metavar="S", type=float, nargs="+",
+        help="also measure clips of these lengths (default: 10 and 20; quick: none)")  # fmt: skip
     add("--seed", metavar="N", type=int, default=0, help="default: 0")
     args = parser.parse_args(argv)
     base = QUICK if args.quick else Plan()
     plan = replace(
         base, prompts=base.prompts if args.prompts is None else args.prompts, duration=args.duration, seed=args.seed,
-        guidance_scales=(1.0, 2.0, 3.0, 5.0) if args.guidance_sweep else (), durations=tuple(args.durations),
+        guidance_scales=(1.0, 2.0, 3.0, 5.0) if args.guidance_sweep else (),
+        durations=base.durations if args.durations is None else tuple(args.durations),
     )  # fmt: skip
     if not 0 <= args.seed < 2**32:
         parser.error("the seed must be from 0 to 2**32 − 1")

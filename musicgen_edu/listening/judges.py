@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +18,7 @@ from musicgen_edu.composer.score import INSTRUMENTS, LOUDNESSES, MODES, TEMPOS, 
 from musicgen_edu.spectrogram import log_mel
 
 RANGE_DB = 25.0  # how far below a clip's loudest moment a judge of timbre listens: further down is the codec's noise
+JUDGES = ("real-trained", "codec-trained", "other-composer")  # by what they learned from (`measurements.train_all`)
 SEGMENTS = 10  # a clip's harmony is described segment by segment
 Features = dict[str, Tensor]  # name -> [clips, …]
 
@@ -175,16 +176,24 @@ def train_judges(features: Features, attributes: Sequence[Attributes], seed: int
 
 
 @torch.no_grad()
-def right_answers(
+def confusion(
     judge: Judge, features: Features, attributes: Sequence[Attributes], named: Sequence[frozenset[str]] | None = None
-) -> tuple[int, int]:
-    """How many clips a judge hears as their attributes say, and how many it was asked about.
+) -> Int[Tensor, "right heard"]:
+    """How many clips of each right answer (a row) a judge hears as each answer (a column).
 
     `named` tells which attributes each clip's prompt spoke of: a clip answers for no others.
     """
-    labels = torch.tensor([judge.task.label(each) for each in attributes])
+    labels = torch.tensor([judge.task.label(each) for each in attributes], dtype=torch.long)
+    asked = torch.ones(len(labels), dtype=torch.bool)
     if named is not None:
-        spoken = torch.tensor([judge.task.attribute in each for each in named])
-        labels = torch.where(spoken, labels, -1)
-    heard = judge(features).argmax(dim=1)
-    return int((heard == labels).sum()), int((labels >= 0).sum())
+        asked = torch.tensor([judge.task.attribute in each for each in named], dtype=torch.bool)
+    heard, answers = judge(features).argmax(dim=1), len(judge.task.answers)
+    return torch.bincount((labels * answers + heard)[asked], minlength=answers**2).view(answers, answers)
+
+
+def right_answers(
+    judge: Judge, features: Features, attributes: Sequence[Attributes], named: Sequence[frozenset[str]] | None = None
+) -> tuple[int, int]:
+    """How many clips a judge hears as their attributes say, and how many it was asked about; see `confusion`."""
+    counts = confusion(judge, features, attributes, named)
+    return int(counts.diagonal().sum()), int(counts.sum())

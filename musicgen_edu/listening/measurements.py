@@ -13,19 +13,27 @@ from torch import Tensor
 
 from musicgen_edu.codec import Codec
 from musicgen_edu.composer.captions import describe
-from musicgen_edu.composer.compose import LEAD_IN, compose
+from musicgen_edu.composer.compose import LEAD_IN, OTHER_HABITS, compose
 from musicgen_edu.composer.render import SAMPLE_RATE, Renderer
-from musicgen_edu.composer.score import FRAME_RATE
-from musicgen_edu.listening import metrics
-from musicgen_edu.listening.clips import BATCH, Clips, Prompt, generate_clips, last_window, real_clips, rebuild
-from musicgen_edu.listening.judges import TASKS, Features, Judge, extract_features, right_answers, train_judges
+from musicgen_edu.composer.score import FRAME_RATE, MODES
+from musicgen_edu.listening import metrics, published
+from musicgen_edu.listening.clips import (
+    BATCH,
+    Clips,
+    Prompt,
+    generate_clips,
+    in_a_room,
+    last_window,
+    real_clips,
+    rebuild,
+)
+from musicgen_edu.listening.judges import JUDGES, TASKS, Features, Judge, confusion, extract_features, train_judges
 from musicgen_edu.model import MusicGen
 from musicgen_edu.reality.checks import surprises
 from musicgen_edu.spectrogram import mel_distance
 
 # Seeds that training never uses: it counts from 0.
 JUDGE_SEED, REAL_SEED, OTHER_REAL_SEED = 10_000_000, 23_000_000, 24_000_000
-JUDGES = ("real-trained", "codec-trained")
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Plan:
     real_clips: int = 300  # held-out renders: the ceiling, the codec's test set, the Fréchet distance's reference
     sweep_prompts: int = 100  # for each guidance scale and each duration
     guidance_scales: tuple[float, ...] = ()
-    durations: tuple[float, ...] = ()
+    durations: tuple[float, ...] = (10.0, 20.0)
     seed: int = 0
 
 
@@ -48,10 +56,15 @@ def hear(clips: Clips) -> Features:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def train_both(renderer: Renderer, codec: Codec, frames: int, plan: Plan) -> dict[str, dict[str, Judge]]:
-    """Judges that learned from real renders, and judges that learned from the codec's reconstruction of the same."""
+def train_all(renderer: Renderer, codec: Codec, frames: int, plan: Plan) -> dict[str, dict[str, Judge]]:
+    """Judges that learned from real renders, from the codec's reconstruction of the same, and from another composer.
+
+    The third heard every key, chords on nearly every degree, and the echoes of rooms: habits that our model never
+    learned, so that it is no judge of whether a clip has *our* composer's.
+    """
     real = real_clips(renderer, codec, frames, JUDGE_SEED, plan.judge_clips, held_out=False)
-    sources = dict(zip(JUDGES, (real, rebuild(real, codec)), strict=True))
+    other = real_clips(renderer, codec, frames, JUDGE_SEED, plan.judge_clips, held_out=False, habits=OTHER_HABITS)
+    sources = dict(zip(JUDGES, (real, rebuild(real, codec), in_a_room(other, plan.seed)), strict=True))
     return {name: train_judges(hear(clips), clips.attributes, plan.seed) for name, clips in sources.items()}
 
 
@@ -74,18 +87,38 @@ def adherence(
 ) -> dict:
     """For each task: how often each judge hears in generated clips what their prompts name, beside other clips.
 
-    "chance" is what always giving the commonest right answer would score on the generated clips.
+    "chance" is what always giving the commonest right answer would score on the generated clips. Under "confusion"
+    stand all answers: a row for each right one, a column for each that was heard.
     """
-    heard, named = hear(made), [prompt.named for prompt in prompts]
-    features = {name: hear(clips) for name, clips in beside.items()}
+    clips = {"generated": made, **beside}
+    features = {name: hear(each) for name, each in clips.items()}
     result = {}
     for task in TASKS:
-        result[task] = {"chance": _chance(task, prompts)}
-        for kind, judge in ((kind, judges[kind][task]) for kind in JUDGES):
-            result[task][f"generated, {kind}"] = _share(*right_answers(judge, heard, made.attributes, named))
-            for name, clips in beside.items():
-                result[task][f"{name}, {kind}"] = _share(*right_answers(judge, features[name], clips.attributes))
+        counts = {
+            f"{name}, {kind}": confusion(judges[kind][task], features[name], each.attributes, each.named)
+            for kind in JUDGES
+            for name, each in clips.items()
+        }
+        shares = {name: _share(int(count.diagonal().sum()), int(count.sum())) for name, count in counts.items()}
+        result[task] = {"chance": _chance(task, prompts), **shares}
+        result[task]["confusion"] = {name: count.tolist() for name, count in counts.items()}
     return result
+
+
+def by_definition(clips: Clips) -> dict:
+    """Tempo and mode by published definitions, and how harmony moves; none of them has learned from our music."""
+    words = [attributes.tempo for attributes in clips.attributes]
+    tempos = published.estimate_tempo(clips.waveforms, SAMPLE_RATE)
+    _, modes = published.estimate_key(clips.waveforms, SAMPLE_RATE)
+    figures = {
+        name: _share_of(published.tempo_fits(tempos, words, octaves).tolist(), clips.asked("tempo"))
+        for name, octaves in (("tempo within 4 %", False), ("tempo or its multiples", True))
+    }
+    for mode in MODES:
+        asked = [ask and each.mode == mode for ask, each in zip(clips.asked("mode"), clips.attributes, strict=True)]
+        figures[f"mode by key profile, {mode}"] = _share_of([heard == mode for heard in modes], asked)
+    chords = published.chord_figures(published.track_chords(clips.waveforms, SAMPLE_RATE))
+    return figures | {f"chords: {name}": value for name, value in chords.items()}
 
 
 def _chance(task: str, prompts: Sequence[Prompt]) -> float | None:
@@ -172,14 +205,22 @@ def at_scale(
 def at_duration(model: MusicGen, renderer: Renderer, prompts: Sequence[Prompt], plan: Plan, duration: float) -> dict:
     """Adherence in the last five seconds of clips of one length, by judges who learned from the same window."""
     frames = round(duration * FRAME_RATE)
-    judges = train_both(renderer, model.codec, frames, plan)
+    judges = train_all(renderer, model.codec, frames, plan)
     made = generate_clips(model, prompts, duration, plan.seed)
     real = real_clips(renderer, model.codec, frames, REAL_SEED, len(prompts))
-    return {"adherence": adherence(judges, made, prompts, {"ceiling": real})}
+    return {
+        "adherence": adherence(judges, made, prompts, {"ceiling": real}),
+        "by_definition": {name: by_definition(each) for name, each in {"generated": made, "ceiling": real}.items()},
+    }
 
 
 def _mean(values: Tensor) -> dict:
     return dict(zip(("value", "low", "high"), metrics.mean_interval(values.float()), strict=True))
+
+
+def _share_of(right: Sequence[bool], asked: Sequence[bool]) -> dict | None:
+    """The share that is right among what was asked."""
+    return _share(sum(one for one, ask in zip(right, asked, strict=True) if ask), sum(asked))
 
 
 def _share(right: int, asked: int) -> dict | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from musicgen_edu.files import write_whole
+from musicgen_edu.listening.judges import JUDGES, TASKS
 
 COLUMNS = ("generated", "codec", "ceiling")
 
@@ -30,6 +31,9 @@ def to_markdown(report: dict) -> str:
         "(`musicgen-edu verify` prints it). Brackets hold 95 % intervals.",
         "## Does it do what the prompt says",
         *_adherence(report["adherence"]),
+        *_by_answer(report["adherence"]),
+        "## By published definitions",
+        _by_definition(report["by_definition"]),
         "## Codec",
         _codec(report["codec"]),
         "## Distance, diversity, surprise",
@@ -46,14 +50,17 @@ def to_markdown(report: dict) -> str:
         spread = figures["diversity"]["generated"]
         parts += [f"## Guidance {scale}: diversity {spread:.1f} dB", *_adherence(figures["adherence"])]
     for seconds, figures in report["durations"].items():
-        parts += [f"## The last five seconds of {seconds} s", *_adherence(figures["adherence"])]
+        parts += [
+            f"## The last five seconds of {seconds} s", *_adherence(figures["adherence"]),
+            _by_definition(figures["by_definition"]),
+        ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
 def _adherence(tasks: dict) -> list[str]:
     """A table a judge: what it hears in generated clips, in reconstructions and in real renders."""
     tables = []
-    for judge in ("real-trained", "codec-trained"):
+    for judge in JUDGES:
         columns = [column for column in COLUMNS if f"{column}, {judge}" in next(iter(tasks.values()))]
         rows = (
             (task, *(_figure(figures[f"{column}, {judge}"]) for column in columns), _figure(figures["chance"]))
@@ -61,6 +68,31 @@ def _adherence(tasks: dict) -> list[str]:
         )
         tables.append(_table((judge, *columns, "chance"), rows))
     return tables
+
+
+def _by_answer(tasks: dict) -> list[str]:
+    """For instrument and mode: what each judge heard in generated clips, right answer by right answer."""
+    parts = []
+    for task in ("instrument", "mode"):
+        answers = TASKS[task].answers
+        for judge in JUDGES:
+            counts = tasks[task]["confusion"][f"generated, {judge}"]
+            rows = (
+                (name, *row, _right(row, index)) for index, (name, row) in enumerate(zip(answers, counts, strict=True))
+            )
+            parts += [f"### {task.capitalize()} in generated clips, {judge}: asked for (rows), heard (columns)",
+                      _table(("", *answers, "right"), rows)]  # fmt: skip
+    return parts
+
+
+def _right(row: Sequence[int], index: int) -> str:
+    return f"{row[index] / sum(row):.2f}" if sum(row) else "–"
+
+
+def _by_definition(figures: dict) -> str:
+    columns = [column for column in COLUMNS if column in figures]
+    rows = ((name, *(_figure(figures[column][name]) for column in columns)) for name in figures["generated"])
+    return _table(("", *columns), rows)
 
 
 def _codec(groups: dict) -> str:

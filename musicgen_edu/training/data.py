@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from musicgen_edu.codec import Codec
-from musicgen_edu.composer.compose import LEAD_IN, compose
+from musicgen_edu.composer.compose import LEAD_IN, OWN_HABITS, Habits, compose
 from musicgen_edu.composer.render import SAMPLE_RATE, Renderer
 from musicgen_edu.composer.samples import CodedClips
 from musicgen_edu.composer.score import (
@@ -51,17 +51,17 @@ class ClipGroup:
     spliced: bool = False
 
 
-def compose_clip(frames: int, seed: int, held_out: bool = False) -> Piece:
+def compose_clip(frames: int, seed: int, held_out: bool = False, habits: Habits = OWN_HABITS) -> Piece:
     """The piece of this seed, its attributes drawn too: among those that training sees, or the held-out ones."""
     rng = random.Random(f"{seed} {frames} {held_out}")
-    return compose(draw_attributes(rng, held_out), frames, rng)
+    return compose(draw_attributes(rng, held_out), frames, rng, habits)
 
 
 def render_clips(
-    renderer: Renderer, frames: int, seeds: range, held_out: bool = False
+    renderer: Renderer, frames: int, seeds: range, held_out: bool = False, habits: Habits = OWN_HABITS
 ) -> Int[Tensor, "clips 1 samples"]:
     """The clips of these seeds as 16-bit samples."""
-    clips = [renderer.render(compose_clip(frames, seed, held_out)) for seed in seeds]
+    clips = [renderer.render(compose_clip(frames, seed, held_out, habits)) for seed in seeds]
     return torch.from_numpy(np.round(np.stack(clips) * 32767).astype(np.int16))[:, None]
 
 
