@@ -40,7 +40,7 @@ def view(pairs):
 
 
 def parts_of(view):
-    above, heard, below, shown = view.children
+    above, _, shown, heard, below, _ = view.children
     return *above.children, heard, *below.children, shown
 
 
@@ -130,12 +130,24 @@ def test_the_picture_says_what_it_shows(right, trials):
 def test_every_control_has_a_label_and_a_tooltip(view):
     count, start, _, choice, answer, _ = view
     assert all(control.description and control.tooltip for control in (count, start, answer))
-    assert choice.description and len(choice.tooltips) == 2
+    assert choice.description and choice.tooltip and choice.labels == ["A", "B"]
 
 
 def test_nothing_is_heard_before_the_start(view):
     _, _, heard, choice, answer, shown = view
-    assert heard.value == shown.value == "" and choice.disabled and answer.disabled
+    assert heard.value == "" and "press Start" in shown.value and choice.disabled and answer.disabled
+
+
+def test_the_view_says_how_many_right_answers_are_needed_and_what_was_chosen(pairs):
+    view = explore_blind_test(pairs, trials=3, seed=5)
+    (count, start), (choice, _) = view.children[0].children, view.children[4].children
+    needed, chosen = view.children[1], view.children[5]
+    assert "With 3 trials even all right may be luck: take at least 5" in needed.value
+    count.value = 10
+    assert "gets 9 of 10 right, or more, in fewer than 1 test of 20" in needed.value and chosen.value == ""
+    start.click()
+    choice.value = "B"
+    assert "You say B" in chosen.value
 
 
 def test_x_is_the_recording_that_the_order_says(view, pairs):
@@ -168,7 +180,7 @@ def test_no_answer_is_asked_for_again(view):
     start.click()
     before = heard.value
     answer.click()
-    assert "no answer is chosen yet" in shown.value and heard.value == before
+    assert "No answer is chosen yet" in shown.value and heard.value == before
 
 
 def test_a_start_begins_again(view):
@@ -201,5 +213,5 @@ def test_without_a_seed_nobody_knows_the_order(pairs):
 def test_bad_pairs_are_answered_by_one_sentence(bad):
     _, start, heard, choice, answer, shown = parts_of(explore_blind_test(bad))
     start.click()
-    assert shown.value.startswith("<p role=") and "Error: " in shown.value and "Traceback" not in shown.value
+    assert shown.value.startswith('<p role="alert"') and shown.value.count("<p") == 1 and "Traceback" not in shown.value
     assert heard.value == "" and choice.disabled and answer.disabled

@@ -92,8 +92,8 @@ def test_one_codebook_has_a_picture_too():
 def view():
     codecs = {"alive": codec(collapsed=False), "collapsed": codec(collapsed=True)}
     clips = {"one": clip(0), "two": clip(1), "too fast": clip(2, rate=32_000)}
-    controls, bars, sound = explore_codebook_usage(codecs, clips).children
-    return *controls.children, bars, sound
+    *controls, bars, buttons, sound = explore_codebook_usage(codecs, clips).children
+    return *controls, buttons.children[0], bars, sound
 
 
 def test_a_clip_of_another_rate_is_answered_in_red_and_the_next_one_works(view):
@@ -116,14 +116,18 @@ def test_codec_clip_and_slider_redraw(view):
     assert "codebook 2 of collapsed: perplexity 1.0 of 8, 7 never used" in bars.value
 
 
-def test_the_button_makes_a_player_and_a_change_takes_it_away(view):
+def test_the_button_plays_and_earlier_clips_stay_to_be_compared(view):
     which, choice, _, button, _, sound = view
     choice.value = "one"
     assert sound.value == "", "no sound is made before the button is pressed"
     button.click()
     assert sound.value.count("<audio ") == 1 and 'aria-label="one, alive, 0.3 seconds, played ' in sound.value
+    assert "<audio autoplay " in sound.value
     which.value = "collapsed"
-    assert sound.value == "", "what is heard must be what is shown"
+    assert 'aria-label="one, alive' in sound.value
+    button.click()
+    new, old = sound.value.index('aria-label="one, collapsed'), sound.value.index('aria-label="one, alive')
+    assert new < old and sound.value.count("autoplay") == 1 and sound.value.index("autoplay") < new
 
 
 def test_every_control_has_a_label_and_a_tooltip(view):

@@ -24,12 +24,12 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def controls(view: ipywidgets.Widget) -> dict[str, ipywidgets.Widget]:
     """Everything that can be moved now, by its label."""
-    settings, delays = view.children[0].children
-    return {control.description: control for control in (*settings.children, *delays.children)}
+    pattern, settings, delays, _ = view.children
+    return {control.description: control for control in (pattern, *settings.children, *delays.children)}
 
 
 def shown(view: ipywidgets.Widget) -> str:
-    return view.children[1].value
+    return view.children[-1].value
 
 
 def test_the_grid_is_the_patterns_own():
@@ -112,13 +112,24 @@ def test_the_followed_frame_stays_within_the_clip():
     assert "1 frame in 5 steps" in shown(view)
 
 
-def test_delays_that_do_not_fit_are_said_in_one_red_sentence():
+@pytest.mark.parametrize(
+    ("moved", "to", "delays"),
+    [(0, 4, [4, 4, 4]), (0, 1, [1, 1, 2]), (1, 6, [0, 6, 6]), (2, 0, [0, 0, 0]), (2, 1, [0, 1, 1]), (2, 8, [0, 1, 8])],
+)
+def test_a_delay_takes_its_neighbours_along(moved, to, delays):
     view = explore_pattern("delay", 3)
-    controls(view)["delay 0"].value = 4
-    assert 'role="alert"' in shown(view) and "delays must be 3 ascending numbers" in shown(view)
-    assert "<img" not in shown(view)
-    controls(view)["delay 0"].value = 0
-    assert "<img" in shown(view)
+    assert "The delay pattern." in shown(view)
+    controls(view)[f"delay {moved}"].value = to
+    assert [controls(view)[f"delay {k}"].value for k in range(3)] == delays
+    assert "The delay pattern, with your own delays." in shown(view) and 'role="alert"' not in shown(view)
+    assert f"5 frames in {6 + max(delays)} steps" in shown(view)
+
+
+def test_more_codebooks_bring_the_patterns_own_delays_back():
+    view = explore_pattern("delay", 3)
+    controls(view)["delay 0"].value = 2
+    controls(view)["codebooks"].value = 4
+    assert "The delay pattern." in shown(view) and "your own" not in shown(view)
 
 
 def test_bad_arguments_are_refused():

@@ -5,11 +5,17 @@ from __future__ import annotations
 import base64
 
 import pytest
-from ipywidgets import HTML, Checkbox, Dropdown, IntSlider
 
+from musicgen_edu.inspection.controls import Shown, View
 from musicgen_edu.inspection.projection import draw_multiplication, explore_projection, multiply
 
 REPORTED = "mat1 and mat2 shapes cannot be multiplied (4x512 and 768x512)"
+
+
+def parts(view: View) -> tuple[dict, Shown]:
+    """The controls by their names, and what is shown."""
+    controls, shown = view.children
+    return {control.description: control for control in controls.children}, shown
 
 
 def svg(picture) -> str:
@@ -59,12 +65,11 @@ def test_the_picture_says_in_words_what_it_shows():
 
 
 def test_the_view_answers_to_every_control():
-    view = explore_projection()
-    shown = next(child for child in view.children if isinstance(child, HTML))
-    kinds = IntSlider, Dropdown, Checkbox
-    controls = {child.description: child for child in view.children if isinstance(child, kinds)}
+    controls, shown = parts(explore_projection())
     assert all(control.tooltip for control in controls.values()) and len(controls) == 6
-    assert 'role="alert"' in shown.value and REPORTED in shown.value
+    assert shown.value.count("</p>") == 1 and f"✗ {REPORTED}</p>" in shown.value
+    picture = base64.b64decode(shown.value.split("base64,")[1].split('"')[0]).decode()
+    assert REPORTED not in picture, "PyTorch's sentence stands there once"
     changes = {"prompts": 2, "text tokens": 3, "encoder gives": 768, "layer gives": 1024, "transpose the weight": False,
                "layer expects": 512}  # fmt: skip
     for name, value in changes.items():
@@ -74,11 +79,9 @@ def test_the_view_answers_to_every_control():
 
 
 def test_the_view_shows_no_alarm_where_shapes_fit():
-    view = explore_projection()
-    controls = {getattr(child, "description", ""): child for child in view.children}
+    controls, shown = parts(explore_projection())
     controls["layer expects"].value = 512
     controls["layer gives"].value = 768
-    shown = view.children[-1].value
-    assert "alert" not in shown
-    picture = base64.b64decode(shown.split("base64,")[1].split('"')[0]).decode()
+    assert "alert" not in shown.value
+    picture = base64.b64decode(shown.value.split("base64,")[1].split('"')[0]).decode()
     assert "out: [1, 4, 768]" in picture

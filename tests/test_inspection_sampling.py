@@ -35,8 +35,9 @@ def scores(model, columns) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture
 def view(model, columns):
-    *controls, shown, button, heard = explore_sampling(model, columns, PROMPT, duration=0.1).children
-    return {control.description: control for control in controls}, shown, button, heard
+    prompt, sliders, shown, buttons, heard = explore_sampling(model, columns, PROMPT, duration=0.1).children
+    button, said = buttons.children
+    return {control.description: control for control in (prompt, *sliders.children)}, shown, button, said, heard
 
 
 def test_scores_are_those_of_the_last_column_with_and_without_the_prompt(model, columns, scores):
@@ -103,7 +104,7 @@ def test_bad_settings_are_refused(scores, name, value):
 
 
 def test_every_control_has_a_label_and_a_tooltip(view):
-    controls, _, button, _ = view
+    controls, _, button, _, _ = view
     assert list(controls) == ["prompt", "temperature", "top-k", "top-p", "guidance", "seed"]
     assert all(control.tooltip for control in controls.values()) and button.description and button.tooltip
 
@@ -113,7 +114,7 @@ def test_every_control_has_a_label_and_a_tooltip(view):
     [("temperature", 0.5), ("top-k", 5), ("top-p", 0.5), ("guidance", 0.0), ("seed", 7), ("prompt", "fast strings")],
 )
 def test_the_picture_follows_at_once_and_the_sound_does_not(view, name, value):
-    controls, shown, _, heard = view
+    controls, shown, _, _, heard = view
     before = shown.value
     controls[name].value = value
     assert shown.value != before and '<img alt="Probabilities' in shown.value
@@ -121,28 +122,44 @@ def test_the_picture_follows_at_once_and_the_sound_does_not(view, name, value):
 
 
 def test_the_button_plays_what_the_sliders_say(model, view):
-    controls, _, button, heard = view
+    controls, _, button, _, heard = view
     controls["seed"].value, controls["temperature"].value, controls["top-k"].value = 3, 0.7, 5
     button.click()
     settings = {"seed": 3, "temperature": 0.7, "top_k": 5, "guidance_scale": 3.0}
     expected = model.generate(PROMPT, 0.1, **settings)._repr_html_()
     sound = r"data:audio/\w+;base64,[^\"]+"
     assert re.search(sound, heard.value).group() == re.search(sound, expected).group()
-    assert not button.disabled
+    assert (
+        'aria-label="peaceful piano melody; temperature 0.7, top k 5, top p 1, guidance scale 3, seed 3,' in heard.value
+    )
+
+
+def test_earlier_clips_stay_and_the_button_keeps_its_focus(view):
+    controls, _, button, said, heard = view
+    assert "0.1 seconds" in said.value
+    disabled = []
+    button.observe(lambda change: disabled.append(change), "disabled")
+    for seed in (1, 2):
+        controls["seed"].value = seed
+        button.click()
+    assert heard.value.count("<audio ") == 2 and heard.value.count("autoplay") == 1
+    assert heard.value.index("seed 2") < heard.value.index("seed 1") and "Earlier ones stay" in said.value
+    assert not disabled
 
 
 def test_a_blank_prompt_is_answered_by_one_sentence(view):
-    controls, shown, button, heard = view
+    controls, shown, button, said, heard = view
     controls["prompt"].value = "  "
     button.click()
-    for answer in (shown.value, heard.value):
+    assert heard.value == ""
+    for answer in (shown.value, said.value):
         assert answer.startswith('<p role="alert"') and "Traceback" not in answer
     controls["prompt"].value = PROMPT
     assert "<img" in shown.value
 
 
 def test_unknown_words_are_named_beside_the_sound(view):
-    controls, _, button, heard = view
+    controls, _, button, said, heard = view
     controls["prompt"].value = "piano <zither>"
     button.click()
-    assert "zither" in heard.value and "<zither>" not in heard.value and "<audio" in heard.value
+    assert "zither" in said.value and "<zither>" not in said.value + heard.value and "<audio" in heard.value

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ipywidgets as widgets
+import ipywidgets
 import pytest
 
+from musicgen_edu.inspection.controls import Shown, View
 from musicgen_edu.inspection.shapes import draw_shapes, explore_shapes, try_shapes
 
 pytestmark = pytest.mark.usefixtures("unchecked_annotations")  # or the annotations would object before PyTorch does
@@ -16,8 +17,8 @@ def view():
     return explore_shapes(duration=0.1)
 
 
-def control(view: widgets.VBox, name: str) -> widgets.Widget:
-    return next(child for child in view.children if getattr(child, "description", "") == name)
+def control(view: View, name: str) -> ipywidgets.Widget:
+    return next(child for child in view.children[0].children if child.description == name)
 
 
 def test_sizes_change_the_shapes_of_the_run():
@@ -51,10 +52,10 @@ def test_without_projection_the_cross_attention_breaks():
 
 
 def test_every_control_has_a_label_and_a_tooltip(view):
-    *controls, output = view.children
+    controls, output = view.children[0].children, view.children[1]
     names = ["prompt", "duration", "codebooks", "hidden_size", "text_hidden_size", "project_text"]
     assert [child.description for child in controls] == names
-    assert all(child.tooltip for child in controls) and isinstance(output, widgets.HTML)
+    assert all(child.tooltip for child in controls) and isinstance(output, Shown)
 
 
 def test_the_view_follows_its_controls(view):

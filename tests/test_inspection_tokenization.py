@@ -6,10 +6,10 @@ import base64
 import re
 from xml.etree import ElementTree
 
-import ipywidgets
 import pytest
 
 from musicgen_edu.inspection import tokenization
+from musicgen_edu.inspection.controls import Shown
 from musicgen_edu.inspection.tokenization import draw_tokens, explore_tokens, inspect_tokens
 
 
@@ -99,7 +99,7 @@ def test_a_long_prompt_is_broken_into_lines_inside_the_picture(tokenizer, svg):
 def test_view_follows_the_typing(tokenizer):
     view = explore_tokens(tokenizer, "happy piano")
     first, second, shown = view.children
-    assert isinstance(shown, ipywidgets.HTML) and "▁happy" in decode(shown.value)
+    assert isinstance(shown, Shown) and "▁happy" in decode(shown.value)
     first.value = "sad zither"
     assert "▁sad" in decode(shown.value) and "word never seen" in decode(shown.value)
     assert "prompt 2" not in decode(shown.value)

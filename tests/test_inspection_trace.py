@@ -171,7 +171,9 @@ def test_a_run_that_breaks_ends_in_the_layer_that_broke(broken):
 @pytest.mark.filterwarnings("ignore:The model does not know")
 def test_the_table_is_accessible_and_escapes_the_prompt(model):
     way = trace(model, "<b>piano</b>", 0.1)
-    table = ElementTree.fromstring(way._repr_html_())  # well-formed
+    region = ElementTree.fromstring(way._repr_html_())  # well-formed
+    table = region.find("table")
+    assert region.get("tabindex") == "0" and region.get("aria-label") == table.find("caption").text
     assert table.find("caption").text == "What went through the model: “<b>piano</b>”"
     heads = [cell.get("scope") for cell in table.iter("th")]
     assert heads == ["col"] * 8 + ["row"] * len(STAGES)
@@ -181,7 +183,7 @@ def test_the_table_is_accessible_and_escapes_the_prompt(model):
 
 def test_the_broken_layer_is_marked_in_the_table_and_the_picture(broken):
     way = trace(broken, PROMPT, 0.1, catch=True)
-    last = list(ElementTree.fromstring(way._repr_html_()).find("tbody"))[-1]
+    last = list(ElementTree.fromstring(way._repr_html_()).find("table").find("tbody"))[-1]
     assert last[0].text == "✗ breaks here" and "#d55e00" in last[0].get("style")
     assert way.failure.message in "".join(last[1].itertext())
     picture = way.draw()
@@ -197,6 +199,14 @@ def test_the_picture_names_every_stage_and_stays_the_same(model, way):
     texts = [float(text.get("y")) for text in svg.iter("{http://www.w3.org/2000/svg}text")]
     assert max(texts) < float(svg.get("height"))
     assert picture == trace(model, PROMPT, 0.5, guidance_scale=3.0).draw()
+
+
+def test_a_compact_picture_has_a_line_a_stage_and_the_same_words(way):
+    tall, flat = way.draw(), way.draw(compact=True)
+    heights = [float(ElementTree.fromstring(drawn.content).get("height")) for drawn in (tall, flat)]
+    assert heights[1] < 0.7 * heights[0] and flat.alt == tall.alt
+    words = " ".join(ElementTree.fromstring(flat.content).itertext())
+    assert all(stage.name in words and " × ".join(stage.axes) in words for stage in way)
 
 
 def test_the_picture_marks_what_has_changed(model, way):

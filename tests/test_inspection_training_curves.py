@@ -128,24 +128,31 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence(folder, settings, messa
         draw_curves(read_logs(folder), **settings)
 
 
+def parts(folder):
+    ticks, *controls, shown = explore_curves(read_logs(folder)).children
+    return {control.description: control for control in (*ticks.children, *controls)}, shown
+
+
 def test_the_view_follows_every_control(folder):
-    *controls, shown = explore_curves(read_logs(folder)).children
-    logs, figure, across, smoothing, log_scale = controls
+    controls, shown = parts(folder)
+    names = ["codec", "decoder", "decoder/words", "figure", "across", "smoothing", "logarithmic"]
+    assert list(controls) == names and all(control.tooltip for control in controls.values())
     seen = [shown.value]
-    for control, value in ((smoothing, 0.0), (across, "minutes"), (log_scale, True), (logs, ("decoder",))):
-        control.value = value
+    for name, value in (
+        ("smoothing", 0.0), ("across", "minutes"), ("logarithmic", True), ("codec", False), ("decoder/words", False),
+        ("figure", "codebook1"),
+    ):  # fmt: skip
+        controls[name].value = value
         seen.append(shown.value)
-    figure.value = "codebook1"
     assert "decoder from 3.00 to 3.00" in shown.value and "<img" in shown.value
-    assert len({*seen, shown.value}) == 6
-    assert all(control.description and control.tooltip for control in controls)
+    assert len(set(seen)) == 7
 
 
 def test_the_view_says_in_red_what_it_cannot_draw_and_goes_on(folder):
-    logs, figure, *_, shown = explore_curves(read_logs(folder)).children
-    logs.value, figure.value = ("decoder",), "snr"
-    assert "None of the chosen logs has &#x27;snr&#x27;" in shown.value and "#d55e00" in shown.value
-    logs.value = ()
+    controls, shown = parts(folder)
+    controls["codec"].value, controls["figure"].value = False, "snr"
+    assert "None of the chosen logs has &#x27;snr&#x27;" in shown.value and 'role="alert"' in shown.value
+    controls["decoder"].value = controls["decoder/words"].value = False
     assert "choose at least one" in shown.value
-    logs.value = ("codec",)
+    controls["codec"].value = True
     assert "codec from 3.00 to 3.00" in shown.value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import ipywidgets
 import torch
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
@@ -12,11 +11,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from musicgen_edu.decoder import MusicGenDecoder, TextMask, attention_weights
+from musicgen_edu.inspection.controls import Shown, Slider, View, row, stops, text_box
 from musicgen_edu.inspection.pictures import BLUE, ORANGE, Picture, picture, problem
 from musicgen_edu.model import MusicGen
 
 MAX_TOKENS = 40  # rows that a picture holds before its words become unreadable
-ALL_HEADS = "mean of all"
+ALL_HEADS = "mean of all heads"
 
 
 @dataclass(frozen=True)
@@ -124,16 +124,15 @@ def draw_all_heads(maps: AttentionMaps) -> Picture:
     )
 
 
-def explore_attention(model: MusicGen, prompt: str, codes: Int[Tensor, "1 codebooks frames"]) -> ipywidgets.Widget:
+def explore_attention(model: MusicGen, prompt: str, codes: Int[Tensor, "1 codebooks frames"]) -> View:
     """A view: choose prompt, layer, head and frame, and see which tokens the model looks at while it reads `codes`."""
     sizes, frames = model.config.decoder, codes.shape[2]
-    text = ipywidgets.Text(prompt, description="Prompt", tooltip="Words to look at; press Enter",
-                           continuous_update=False)  # fmt: skip
-    layer = ipywidgets.IntSlider(0, 0, sizes.num_layers - 1, description="Layer", tooltip="Layer of the decoder")
-    heads = [(ALL_HEADS, None), *((str(number), number) for number in range(sizes.num_heads))]
-    head = ipywidgets.Dropdown(options=heads, description="Head", tooltip="Attention head, or the mean of all heads")
-    frame = ipywidgets.IntSlider(0, 0, frames - 1, description="Frame", tooltip="Moment of the music, 50 a second")
-    output = ipywidgets.HTML()
+    text = text_box("Prompt", prompt, "Words to look at; press Enter")
+    layer = Slider("Layer", stops(0, sizes.num_layers - 1), 0, tooltip="Layer of the decoder")
+    heads = [(ALL_HEADS, None), *stops(0, sizes.num_heads - 1)]
+    head = Slider("Head", heads, None, tooltip="Attention head, or the mean of all heads")
+    frame = Slider("Frame", stops(0, frames - 1), 0, tooltip="Moment of the music, 50 a second")
+    output = Shown()
     kept = {}  # the maps of the latest prompt: only a new prompt needs a new run
 
     def show(_change=None):
@@ -149,7 +148,7 @@ def explore_attention(model: MusicGen, prompt: str, codes: Int[Tensor, "1 codebo
     for control in (text, layer, head, frame):
         control.observe(show, "value")
     show()
-    return ipywidgets.VBox([text, ipywidgets.HBox([layer, head, frame]), output])
+    return View([text, row(layer, head, frame), output], output)
 
 
 def _draw_map(axes: Axes, weights: Float[Tensor, "frames text_tokens"], highest: float):
@@ -162,7 +161,7 @@ def _word(piece: str) -> str:
 
 
 def _name(layer: int, head: int | None) -> str:
-    return f"layer {layer}, " + ("mean of all heads" if head is None else f"head {head}")
+    return f"layer {layer}, " + (ALL_HEADS if head is None else f"head {head}")
 
 
 def _describe(maps: AttentionMaps, layer: int, head: int | None, frame: int | None) -> str:

@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 
-import ipywidgets as widgets
+import ipywidgets
 import soundfile
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from musicgen_edu.audio import Audio
-from musicgen_edu.inspection.pictures import BLUE, ORANGE, RED, Picture, picture
+from musicgen_edu.inspection.controls import Choice, Shown, Slider, View, play_button, row, stops
+from musicgen_edu.inspection.pictures import BLUE, ORANGE, RED, Picture, picture, problem, status
 from musicgen_edu.listening.metrics import wilson_interval
 
 SIDES = ("A", "B")
+MOST_TRIALS = 50  # that the view asks
 
 
 @dataclass(frozen=True)
@@ -113,41 +115,39 @@ def draw_score(right: int, trials: int) -> Picture:
     return picture(figure, alt)
 
 
-def explore_blind_test(
-    pairs: Mapping[str, tuple[Audio, Audio]], trials: int = 3, seed: int | None = None
-) -> widgets.Widget:
+def explore_blind_test(pairs: Mapping[str, tuple[Audio, Audio]], trials: int = 3, seed: int | None = None) -> View:
     """Take the test: listen to A, B and X of each trial, say which of the two X is, and read the result at the end.
 
     `pairs` holds, by name, an original and another recording of it. Without a seed nobody knows the order.
     """
-    count = widgets.BoundedIntText(trials, min=1, max=50, description="Trials", tooltip="How many questions to answer")
-    start = widgets.Button(description="Start", tooltip="Draw a new random order and begin with the first trial")
-    choice = widgets.ToggleButtons(
-        options=SIDES, value=None, description="X is", disabled=True, tooltips=["X is the same as A", "X is B"]
-    )
-    answer = widgets.Button(description="Answer", tooltip="Note this answer and go on to the next trial", disabled=True)
-    heard, shown = widgets.HTML(), widgets.HTML()
+    count = Slider("Trials", stops(1, MOST_TRIALS), trials, tooltip="How many questions to answer")
+    start = play_button("Start", "Draw a new random order and begin with the first trial")
+    choice = Choice("X is", SIDES, disabled=True, tooltip="Which of the two recordings X is")
+    answer = play_button("Answer", "Note this answer and go on to the next trial")
+    answer.disabled = True
+    chance, chosen = Shown(value=status(_needed(trials))), Shown()
+    heard, shown = Shown(), Shown(value=status("Choose how many trials, and press Start."))
     drawn: list[Trial] = []
     answers: list[str] = []
 
     def ask() -> None:
         choice.value, choice.disabled, answer.disabled = None, False, False
-        shown.value = _say(f"Trial {len(answers) + 1} of {len(drawn)}. Listen as often as you like; guess if you must.")
-        heard.value = _players(*pairs[drawn[len(answers)].name], drawn[len(answers)])
+        trial = f"Trial {len(answers) + 1} of {len(drawn)}. Listen as often as you like; guess if you must."
+        shown.value, heard.value = status(trial), _players(*pairs[drawn[len(answers)].name], drawn[len(answers)])
 
-    def begin(_: widgets.Button) -> None:
+    def begin(_: ipywidgets.Button) -> None:
         try:
             drawn[:] = draw_trials(list(pairs), count.value, secrets.randbits(32) if seed is None else seed)
             _check(pairs)
         except ValueError as error:
-            shown.value = _say(f"Error: {error}", RED)
+            shown.value = problem(error)
         else:
             answers.clear()
             ask()
 
-    def note(_: widgets.Button) -> None:
+    def note(_: ipywidgets.Button) -> None:
         if choice.value is None:
-            shown.value = _say("Error: no answer is chosen yet; choose A or B, even if it is a guess.", RED)
+            shown.value = problem("No answer is chosen yet; choose A or B, even if it is a guess.")
             return
         answers.append(choice.value)
         if len(answers) < len(drawn):
@@ -156,9 +156,22 @@ def explore_blind_test(
             choice.disabled = answer.disabled = True
             heard.value, shown.value = "", _result(drawn, answers)
 
+    def follow(_: object) -> None:
+        chosen.value = status(f"You say {choice.value}: press Answer to note it.") if choice.value else ""
+
+    count.observe(lambda change: chance.set_trait("value", status(_needed(change["new"]))), "value")
+    choice.observe(follow, "value")
     start.on_click(begin)
     answer.on_click(note)
-    return widgets.VBox([widgets.HBox([count, start]), heard, widgets.HBox([choice, answer]), shown])
+    return View([row(count, start), chance, shown, heard, row(choice, answer), chosen], shown)
+
+
+def _needed(trials: int) -> str:
+    """What it takes to show that the two can be told apart."""
+    needed = right_answers_needed(trials)
+    if needed is None:
+        return f"With {trials} trials even all right may be luck: take at least 5 to show that you hear a difference."
+    return f"Someone who only guesses gets {needed} of {trials} right, or more, in fewer than 1 test of 20."
 
 
 def _check(pairs: Mapping[str, tuple[Audio, Audio]]) -> None:
@@ -193,8 +206,4 @@ def _result(trials: Sequence[Trial], answers: Sequence[str]) -> str:
     said = f"{result.right} of {result.trials} right, p = {result.p_value:.3f}, "
     said += f"95 % interval {100 * result.low:.0f} to {100 * result.high:.0f} %."
     table = f'<table style="background:#ffffff;color:#222222">{head}{rows}</table>'
-    return _say(said) + table + draw_score(result.right, result.trials)._repr_html_()
-
-
-def _say(text: str, colour: str = "#222222") -> str:
-    return f'<p role="status" style="background:#ffffff;color:{colour};padding:4px">{escape(text)}</p>'
+    return status(said) + table + draw_score(result.right, result.trials)._repr_html_()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import ipywidgets as widgets
+import ipywidgets
 import torch
 from jaxtyping import Int
 from matplotlib.axes import Axes
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from musicgen_edu.audio import Audio
 from musicgen_edu.codec import Codec
-from musicgen_edu.inspection.pictures import BLUE, GREY, ORANGE, Picture, picture, problem
+from musicgen_edu.inspection.controls import Choice, Heard, Shown, Slider, View, play_button, row, stops
+from musicgen_edu.inspection.pictures import BLUE, GREY, ORANGE, Picture, picture, problem, status
 
 ALL_CLIPS = "all clips"
 
@@ -69,41 +70,46 @@ def draw_usage(usages: Sequence[Usage], chosen: int | None = None) -> Picture:
     return picture(figure, f"How often each entry is used, falling from left to right, codebook by codebook. {sizes}.")
 
 
-def explore_codebook_usage(codecs: Mapping[str, Codec], clips: Mapping[str, Audio]) -> widgets.Widget:
+def explore_codebook_usage(codecs: Mapping[str, Codec], clips: Mapping[str, Audio]) -> View:
     """Choose a codec, one clip or all, and a codebook: see its use, and press the button to hear the codec play it.
 
     Clips that a codec cannot take are answered with a sentence in red.
     """
     encode = cache(lambda codec, clip: _encode(codecs[codec], [clips[name] for name in _names(clip, clips)]))
-    codec = widgets.Dropdown(options=list(codecs), description="Codec", tooltip="The codec whose codebooks are counted")
-    clip = widgets.Dropdown(options=[ALL_CLIPS, *clips], description="Clip", tooltip="The clips that it encodes")
-    codebook = widgets.IntSlider(min=1, max=1, description="Codebook", tooltip="The codebook that is marked")
-    button = widgets.Button(description="Decode and play", tooltip="Make a player for what the codec makes of the clip")
-    bars, sound = widgets.HTML(), widgets.HTML()
+    codec = Choice("Codec", codecs, next(iter(codecs)), tooltip="The codec whose codebooks are counted")
+    clip = Choice("Clip", [ALL_CLIPS, *clips], ALL_CLIPS, tooltip="The clips that it encodes")
+    codebook = Slider("Codebook", stops(1, 1), 1, tooltip="The codebook that is marked")
+    button = play_button("Decode and play", "Play what the codec makes of the clip")
+    bars, sound = Shown(), Heard()
+    said = Shown(value=status("The clip plays as the codec gives it back; of all clips, the first."))
+
+    def fit(_: object = None) -> None:
+        count = codecs[codec.value].config.num_codebooks
+        codebook.offer(stops(1, count), min(codebook.value, count))
+        redraw()
 
     def redraw(_: object = None) -> None:
-        sound.value, chosen = "", codecs[codec.value]
-        codebook.max = chosen.config.num_codebooks
         try:
-            usages = measure_usage(encode(codec.value, clip.value), chosen.config.codebook_size)
-            mark = f"<p>{_name(codebook.value)} of {codec.value}: {_summary(usages[codebook.value - 1])}</p>"
+            usages = measure_usage(encode(codec.value, clip.value), codecs[codec.value].config.codebook_size)
+            mark = status(f"{_name(codebook.value)} of {codec.value}: {_summary(usages[codebook.value - 1])}")
             bars.value = draw_usage(usages, codebook.value)._repr_html_() + mark
         except ValueError as error:
             bars.value = problem(error)
 
-    def play(_: widgets.Button) -> None:
+    def play(_: ipywidgets.Button) -> None:
         name = _names(clip.value, clips)[0]
         try:
             waveform = codecs[codec.value].decode(encode(codec.value, name))
-            sound.value = Audio(waveform, clips[name].sample_rate, prompts=[f"{name}, {codec.value}"])._repr_html_()
+            sound.play(Audio(waveform, clips[name].sample_rate, prompts=[f"{name}, {codec.value}"])._repr_html_())
         except ValueError as error:
             bars.value = problem(error)
 
-    for control in (codec, clip, codebook):
-        control.observe(redraw, "value")
+    codec.observe(fit, "value")
+    clip.observe(redraw, "value")
+    codebook.observe(redraw, "value")
     button.on_click(play)
-    redraw()
-    return widgets.VBox([widgets.HBox([codec, clip, codebook, button]), bars, sound])
+    fit()
+    return View([codec, clip, codebook, bars, row(button, said), sound], bars)
 
 
 def _encode(codec: Codec, clips: Sequence[Audio]) -> Int[Tensor, "1 codebooks frames"]:

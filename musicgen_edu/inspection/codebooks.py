@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import ipywidgets as widgets
+import ipywidgets
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from musicgen_edu.audio import Audio
 from musicgen_edu.codec import Codec
-from musicgen_edu.inspection.pictures import ORANGE, SKY, Picture, picture, problem
+from musicgen_edu.inspection.controls import Choice, Heard, Shown, Slider, View, play_button, row, stops
+from musicgen_edu.inspection.pictures import ORANGE, SKY, Picture, picture, problem, status
 from musicgen_edu.listening.metrics import si_sdr
 from musicgen_edu.spectrogram import MEL_RESOLUTIONS, mel_distance
 
@@ -64,32 +65,27 @@ def draw_codebooks(rebuilt: Sequence[Rebuilt], chosen: int | None = None) -> Pic
     return picture(figure, alt + (f" The bars of {_name(chosen)} are hatched." if chosen else ""))
 
 
-def explore_codebooks(codec: Codec, clips: Mapping[str, Audio]) -> widgets.Widget:
+def explore_codebooks(codec: Codec, clips: Mapping[str, Audio]) -> View:
     """Choose a clip and a number of codebooks, see the errors, press the button and hear it after the original.
 
     Clips that the codec cannot take are answered with a sentence in red.
     """
     rebuild = cache(lambda name: rebuild_by_codebooks(codec, clips[name]))
     count = codec.config.num_codebooks
-    clip = widgets.Dropdown(options=list(clips), description="Clip", tooltip="The clip that is encoded and decoded")
-    codebooks = widgets.IntSlider(
-        min=1, max=count, description="Codebooks", tooltip="How many codebooks, from the first on, are decoded"
-    )
-    button = widgets.Button(
-        description="Decode and play", tooltip="Make players for the original and for what the codec makes of it"
-    )
-    bars, sound = widgets.HTML(), widgets.HTML()
+    clip = Choice("Clip", clips, next(iter(clips)), tooltip="The clip that is encoded and decoded")
+    codebooks = Slider("Codebooks", stops(1, count), 1, tooltip="How many codebooks, from the first on, are decoded")
+    button = play_button("Decode and play", "Play the original; what the codec makes of it stands below")
+    said, bars, sound = Shown(value=status("The original plays; the codec's clip stands below it.")), Shown(), Heard()
 
     def redraw(_: object = None) -> None:
-        sound.value = ""
         try:
             bars.value = draw_codebooks(rebuild(clip.value), codebooks.value)._repr_html_()
         except ValueError as error:
             bars.value = problem(error)
 
-    def play(_: widgets.Button) -> None:
+    def play(_: ipywidgets.Button) -> None:
         try:
-            sound.value = _players(clips[clip.value], rebuild(clip.value)[codebooks.value - 1], clip.value, count)
+            sound.play(_players(clips[clip.value], rebuild(clip.value)[codebooks.value - 1], clip.value, count))
         except ValueError as error:
             bars.value = problem(error)
 
@@ -97,7 +93,7 @@ def explore_codebooks(codec: Codec, clips: Mapping[str, Audio]) -> widgets.Widge
     codebooks.observe(redraw, "value")
     button.on_click(play)
     redraw()
-    return widgets.VBox([widgets.HBox([clip, codebooks, button]), bars, sound])
+    return View([row(clip, codebooks), bars, row(button, said), sound], bars)
 
 
 def _check(codec: Codec, audio: Audio) -> None:

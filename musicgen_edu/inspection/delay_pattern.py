@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
-import ipywidgets
 from jaxtyping import Int
 from torch import Tensor
 
-from musicgen_edu.inspection.pictures import BLUE, GREY, ORANGE, Picture, problem, svg_picture
+from musicgen_edu.inspection.controls import Choice, Shown, Slider, View, row, stops
+from musicgen_edu.inspection.pictures import BLUE, GREY, ORANGE, Picture, status, svg_drawing, svg_text
 from musicgen_edu.patterns import PATTERNS, create_pattern
 
 MAX_CODEBOOKS, MAX_FRAMES, MAX_DELAY = 8, 8, 8  # of the view: 65 steps at most that can still be read
@@ -54,13 +53,9 @@ def draw_pattern(grid: Int[Tensor, "codebooks steps"], title: str, lit: int | No
         for step, frame in enumerate(row)
     )
     whole_width, height = max(640, LEFT + width * grid.shape[1] + 8), TOP + ROW * len(rows) + 8
-    svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{whole_width}" height="{height}" font-family="sans-serif" '
-        f'font-size="13">{HATCHING}<rect width="{whole_width}" height="{height}" fill="#ffffff"/>'
-        f'<text x="8" y="20" font-size="15" font-weight="bold" fill="#222222">{escape(title)}</text>'
-        f"{_names(len(rows), grid.shape[1], width)}{cells}</svg>"
-    )
-    return svg_picture(svg, _describe_rows(rows, title, describe_grid(grid), lit))
+    drawn = HATCHING + svg_text(8, 20, title, "#222222", 15, font_weight="bold")
+    drawn += _names(len(rows), grid.shape[1], width) + cells
+    return svg_drawing(whole_width, height, drawn, _describe_rows(rows, title, describe_grid(grid), lit), size=13)
 
 
 def _cell(left: int, top: int, width: int, frame: int, lit: int | None) -> str:
@@ -69,22 +64,22 @@ def _cell(left: int, top: int, width: int, frame: int, lit: int | None) -> str:
     fill, ink = ("url(#hatching)", "#444444") if empty else (ORANGE, "#000000") if followed else ("#d6e9f6", "#08306b")
     edge, thick = ("#000000", 2) if followed else (GREY if empty else BLUE, 1)
     weight = "bold" if followed else "normal"
-    return (
+    frame_of_cell = (
         f'<rect x="{left + 1}" y="{top + 1}" width="{width - 2}" height="{ROW - 2}" fill="{fill}" stroke="{edge}" '
-        f'stroke-width="{thick}"/><text x="{left + width / 2}" y="{top + 20}" text-anchor="middle" fill="{ink}" '
-        f'font-weight="{weight}">{EMPTY if empty else frame}</text>'
+        f'stroke-width="{thick}"/>'
     )
+    sign = EMPTY if empty else str(frame)
+    return frame_of_cell + svg_text(left + width / 2, top + 20, sign, ink, text_anchor="middle", font_weight=weight)
 
 
 def _names(codebooks: int, steps: int, width: int) -> str:
     """The names of the rows, and the numbers of the steps above the columns."""
-    rows = "".join(f'<text x="8" y="{TOP + ROW * k + 20}" fill="#222222">codebook {k}</text>' for k in range(codebooks))
+    rows = "".join(svg_text(8, TOP + ROW * k + 20, f"codebook {k}", "#222222") for k in range(codebooks))
     columns = "".join(
-        f'<text x="{LEFT + width * step + width / 2}" y="{TOP - 8}" text-anchor="middle" font-size="11" '
-        f'fill="#444444">{step}</text>'
+        svg_text(LEFT + width * step + width / 2, TOP - 8, str(step), "#444444", 11, text_anchor="middle")
         for step in range(steps)
     )
-    return f'{rows}<text x="8" y="{TOP - 8}" font-size="11" fill="#444444">step</text>{columns}'
+    return rows + svg_text(8, TOP - 8, "step", "#444444", 11) + columns
 
 
 def _describe_rows(rows: list[list[int]], title: str, summary: str, lit: int | None) -> str:
@@ -95,8 +90,11 @@ def _describe_rows(rows: list[list[int]], title: str, summary: str, lit: int | N
     return f"{title}. {summary} The frame in each cell, step by step, {EMPTY} for none. {table}{followed}"
 
 
-def explore_pattern(name: str = "delay", codebooks: int = 4, frames: int = 5) -> ipywidgets.Widget:
-    """Choose a pattern and move its codebooks, frames and delays; the grid and its length follow."""
+def explore_pattern(name: str = "delay", codebooks: int = 4, frames: int = 5) -> View:
+    """Choose a pattern and move its codebooks, frames and delays; the grid and its length follow.
+
+    Delays ascend with the codebooks: one that is moved past its neighbours takes them along.
+    """
     return _View(name, codebooks, frames).box
 
 
@@ -104,54 +102,63 @@ class _View:
     """The controls and the picture. A delay has a slider of its own for every codebook."""
 
     def __init__(self, name: str, codebooks: int, frames: int) -> None:
-        self.pattern = ipywidgets.Dropdown(
-            options=list(PATTERNS), value=name, description="pattern", tooltip="How the codebooks are laid out in time"
-        )
-        self.codebooks = _slider("codebooks", 1, MAX_CODEBOOKS, codebooks, "How many codes a frame has")
-        self.frames = _slider("frames", 1, MAX_FRAMES, frames, "How many frames the clip has")
-        self.lit = _slider("follow frame", 0, frames - 1, min(1, frames - 1), "The frame whose cells are lit")
+        self.pattern = Choice("pattern", PATTERNS, name, tooltip="How the codebooks are laid out in time")
+        self.codebooks = Slider("codebooks", stops(1, MAX_CODEBOOKS), codebooks, tooltip="How many codes a frame has")
+        self.frames = Slider("frames", stops(1, MAX_FRAMES), frames, tooltip="How many frames the clip has")
+        self.lit = Slider("follow frame", stops(0, frames - 1), min(1, frames - 1), tooltip="The frame that is lit")
         self.delays = [
-            _slider(f"delay {k}", 0, MAX_DELAY, 0, f"The delay of codebook {k}: no smaller than the one before it")
+            Slider(f"delay {k}", stops(0, MAX_DELAY), 0, tooltip=f"How late codebook {k} is; it takes others along")
             for k in range(MAX_CODEBOOKS)
         ]
-        self.picture, self.delay_box, self.listening = ipywidgets.HTML(), ipywidgets.VBox(), True
+        self.picture, self.delay_row, self.listening = Shown(), row(), True
         for control in (self.pattern, self.codebooks):
             control.observe(lambda change: self.reset_delays(), "value")
         self.frames.observe(lambda change: self.bound_lit(), "value")
-        for control in (self.lit, *self.delays):
-            control.observe(lambda change: self.draw(), "value")
-        choices = ipywidgets.VBox([self.pattern, self.codebooks, self.frames, self.lit])
-        self.box = ipywidgets.VBox([ipywidgets.HBox([choices, self.delay_box]), self.picture])
+        self.lit.observe(lambda change: self.draw(), "value")
+        for place, slider in enumerate(self.delays):
+            slider.observe(lambda change, place=place: self.take_along(place), "value")
+        settings = row(self.codebooks, self.frames, self.lit)
+        self.box = View([self.pattern, settings, self.delay_row, self.picture], self.picture)
         self.reset_delays()
 
-    def reset_delays(self) -> None:
-        """Show a slider for each codebook, at the delay that the pattern gives it."""
-        own = create_pattern(self.pattern.value, self.codebooks.value).delays
+    @property
+    def own_delays(self) -> list[int]:
+        """The delays that the pattern itself has."""
+        return list(create_pattern(self.pattern.value, self.codebooks.value).delays)
+
+    def set_delays(self, delays: Sequence[int]) -> None:
+        """Move the sliders, and draw once."""
         self.listening = False
-        for slider, delay in zip(self.delays, own, strict=False):
+        for slider, delay in zip(self.delays, delays, strict=False):
             slider.value = delay
-        self.delay_box.children = self.delays[: len(own)]
         self.listening = True
         self.draw()
 
+    def reset_delays(self) -> None:
+        """Show a slider for each codebook, at the delay that the pattern gives it."""
+        own = self.own_delays
+        self.set_delays(own)
+        self.delay_row.children = self.delays[: len(own)]
+
+    def take_along(self, moved: int) -> None:
+        """Keep the delays ascending: earlier ones are no larger than the one moved, later ones no smaller."""
+        if self.listening:
+            delays, limit = [slider.value for slider in self.delays], self.delays[moved].value
+            earlier, later = delays[:moved], delays[moved:]
+            self.set_delays([min(limit, delay) for delay in earlier] + [max(limit, delay) for delay in later])
+
     def bound_lit(self) -> None:
         """Keep the followed frame within the clip."""
-        self.lit.max = self.frames.value - 1
+        last = self.frames.value - 1
+        self.lit.offer(stops(0, last), min(self.lit.value, last))
         self.draw()
 
     def draw(self) -> None:
-        """Draw the grid, or say in red why there is none."""
+        """Draw the grid, with its length in words below."""
         if not self.listening:
             return
         delays = [slider.value for slider in self.delays[: self.codebooks.value]]
-        try:
-            grid = pattern_grid(self.pattern.value, self.codebooks.value, self.frames.value, delays)
-        except ValueError as error:
-            self.picture.value = problem(error)
-            return
-        drawn = draw_pattern(grid, f"The {self.pattern.value} pattern", self.lit.value)
-        self.picture.value = f"{drawn._repr_html_()}<p>{describe_grid(grid)}</p>"
-
-
-def _slider(description: str, low: int, high: int, value: int, tooltip: str) -> ipywidgets.IntSlider:
-    return ipywidgets.IntSlider(value=value, min=low, max=high, description=description, tooltip=tooltip)
+        grid = pattern_grid(self.pattern.value, self.codebooks.value, self.frames.value, delays)
+        whose = "" if delays == self.own_delays else ", with your own delays"
+        drawn = draw_pattern(grid, f"The {self.pattern.value} pattern{whose}", self.lit.value)
+        self.picture.value = drawn._repr_html_() + status(describe_grid(grid))

@@ -34,9 +34,34 @@ def problem(message: object) -> str:
     return f'<p role="alert" style="color:#b30000;background:#ffffff;padding:4px">✗ {html.escape(str(message))}</p>'
 
 
+def status(message: object) -> str:
+    """One sentence of HTML that screen readers announce when they are at rest: what a view says of what it does."""
+    return f'<p role="status">{html.escape(str(message))}</p>'
+
+
 def picture(figure: Figure, alt: str) -> Picture:
     """A matplotlib figure as a small PNG with alt text. Make figures with `Figure(...)`, not with pyplot."""
     return Picture(small_png(figure), "image/png", alt)
+
+
+def svg_drawing(width: int, height: int, drawn: str, alt: str, size: int = 15, family: str = "sans-serif") -> Picture:
+    """SVG elements on white paper of this size in pixels: on a dark page without paper the ink would not be seen."""
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="{family}" '
+        f'font-size="{size}"><rect width="{width}" height="{height}" fill="#ffffff"/>{drawn}</svg>'
+    )
+    return svg_picture(svg, alt)
+
+
+def svg_text(
+    x: float | int, y: float | int, words: str, colour: str = "#111111", size: int | None = None, **look: str
+) -> str:
+    """Words for an SVG, "" for none. `look` are attributes of the element, with _ for -: `text_anchor="end"`."""
+    if not words:
+        return ""
+    look = {"fill": colour} | ({"font-size": str(size)} if size else {}) | look
+    attributes = " ".join(f'{name.replace("_", "-")}="{value}"' for name, value in look.items())
+    return f'<text x="{x:g}" y="{y:g}" {attributes}>{html.escape(words)}</text>'
 
 
 def svg_picture(svg: str, alt: str) -> Picture:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from textwrap import shorten
 
-from musicgen_edu.inspection.pictures import Picture, svg_picture
+from musicgen_edu.inspection.pictures import Picture, svg_drawing, svg_text
 
 # The forms that the data takes, and the rooms, by number, that lead from each to the next.
 FORMS = ("prompt", "ids", "text states", "projected states", "codes", "waveform")
@@ -38,19 +37,14 @@ def draw_map(room: int | None = None, notes: Mapping[str, str] = SHAPES) -> Pict
     drawn = "".join(_box(HEIGHT * place, form, notes.get(form, "")) for place, form in enumerate(FORMS))
     drawn += "".join(_arrow(HEIGHT * place, rooms, room) for place, rooms in enumerate(ROOMS))
     height = HEIGHT * (len(FORMS) - 1) + 46
-    svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" font-family="sans-serif" '
-        f'font-size="16"><rect width="{WIDTH}" height="{height}" fill="#ffffff"/>{drawn}</svg>'
-    )
-    return svg_picture(svg, _describe(room, notes))
+    return svg_drawing(WIDTH, height, drawn, _describe(room, notes), size=16)
 
 
 def _box(top: int, form: str, note: str) -> str:
-    note = escape(shorten(note, 56, placeholder=" …"))
     return (
         f'<rect x="2" y="{top + 2}" width="{WIDTH - 4}" height="40" rx="6" fill="{PALE}" stroke="{INK}"/>'
-        f'<text x="16" y="{top + 28}" fill="{INK}">{form}</text>'
-        f'<text x="{WIDTH - 16}" y="{top + 28}" fill="{INK}" text-anchor="end">{note}</text>'
+        + svg_text(16, top + 28, form, INK)
+        + svg_text(WIDTH - 16, top + 28, shorten(note, 56, placeholder=" …"), INK, text_anchor="end")
     )
 
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
-import ipywidgets
 import torch
 import torch.nn.functional as F
 
-from musicgen_edu.inspection.pictures import BLUE, Picture, problem, svg_picture
+from musicgen_edu.inspection.controls import Choice, Shown, Slider, View, row, stops, tick_box
+from musicgen_edu.inspection.pictures import BLUE, Picture, problem, status, svg_drawing, svg_text
 
 WIDTHS = 512, 768, 1024
 WIDTH, HEIGHT, TOP = 640, 250, 62  # pixels; TOP is where the matrices begin
 PIXELS = 130 / 1024  # how long a width is drawn
-PAPER, INK, FAINT = "#e3f0f8", "#111111", "#555555"
-LABELS = {"description_width": "110px"}
+PAPER, FAINT = "#e3f0f8", "#555555"
 GOOD, BAD = "#00664a", "#b30000"  # dark enough to read on white; "=" and "≠" say the same without colour
 
 
@@ -53,31 +51,31 @@ def multiply(
     return Multiplication(*shapes, right, tuple(result.shape), "")
 
 
-def draw_multiplication(product: Multiplication) -> Picture:
-    """Draw the states, the weight and what comes out as rectangles; the two sizes that must be equal are marked."""
+def draw_multiplication(product: Multiplication, answer: bool = True) -> Picture:
+    """Draw the states, the weight and what comes out as rectangles; the two sizes that must be equal are marked.
+
+    Below stands PyTorch's `answer`, unless it is told elsewhere.
+    """
     fits = product.result is not None
     mark, colour = ("=", GOOD) if fits else ("≠", BAD)
     (rows, text_width), (inner, outer) = product.left, product.right
     name, note = f"states: {_size(product.states)}", f"as a matrix: {rows}×{text_width}"
     drawn = _matrix(20, rows, text_width, name, note, colours=(FAINT, colour))
-    drawn += _text(190, TOP + 30, "×", size=22)
+    drawn += svg_text(190, TOP + 30, "×", size=22)
     name = "weight as stored" if product.right == product.weight else "weight, transposed"
     if product.weight[0] == product.weight[1]:
         name = "weight (square)"
     note = f"{inner}×{outer} (stored {product.weight[0]}×{product.weight[1]})"
     drawn += _matrix(225, inner, outer, name, note, colours=(colour, FAINT))
-    drawn += _text(400, TOP + 30, "=", size=22)
+    drawn += svg_text(400, TOP + 30, "=", size=22)
     if fits:
         drawn += _matrix(440, rows, outer, f"out: {_size(product.result)}", f"as a matrix: {rows}×{outer}")
     else:
-        drawn += _text(440, TOP + 20, "nothing: PyTorch refuses", BAD, weight="bold")
-    drawn += _text(20, HEIGHT - 36, f"inner sizes: {text_width} {mark} {inner}", colour, weight="bold")
-    drawn += _text(20, HEIGHT - 14, product.message or "The shapes fit.", colour)
-    svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" '
-        f'font-size="14"><rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>{drawn}</svg>'
-    )
-    return svg_picture(svg, describe(product))
+        drawn += svg_text(440, TOP + 20, "nothing: PyTorch refuses", BAD, font_weight="bold")
+    drawn += svg_text(20, HEIGHT - 36, f"inner sizes: {text_width} {mark} {inner}", colour, font_weight="bold")
+    if answer:
+        drawn += svg_text(20, HEIGHT - 14, product.message or "The shapes fit.", colour)
+    return svg_drawing(WIDTH, HEIGHT if answer else HEIGHT - 22, drawn, describe(product), size=14)
 
 
 def describe(product: Multiplication) -> str:
@@ -90,38 +88,27 @@ def describe(product: Multiplication) -> str:
     )
 
 
-def explore_projection() -> ipywidgets.Widget:
+def explore_projection() -> View:
     """Change the widths of text encoder and projection, and read what PyTorch says. It begins with the report's."""
     controls = {
-        "prompts": _slider("prompts", "How many prompts are made at once: the batch", 1, 4),
-        "text_tokens": _slider("text tokens", "How many tokens the longest prompt has", 4, 16),
-        "text_width": _choice("encoder gives", "The width of the states that the text encoder gives", 512),
-        "expected_width": _choice("layer expects", "The width that the projection was built for: in_features", 768),
-        "model_width": _choice("layer gives", "The width that the projection gives: out_features", 512),
-        "transposed": ipywidgets.Checkbox(
-            True, description="transpose the weight", tooltip="nn.Linear does; states @ weight does not", style=LABELS
-        ),
+        "prompts": Slider("prompts", stops(1, 4), 1, tooltip="How many prompts are made at once: the batch"),
+        "text_tokens": Slider("text tokens", stops(1, 16), 4, tooltip="How many tokens the longest prompt has"),
+        "text_width": Choice("encoder gives", WIDTHS, 512, tooltip="The width of the text encoder's states"),
+        "expected_width": Choice("layer expects", WIDTHS, 768, tooltip="The projection's in_features"),
+        "model_width": Choice("layer gives", WIDTHS, 512, tooltip="The projection's out_features"),
+        "transposed": tick_box("transpose the weight", True, "nn.Linear does; states @ weight does not"),
     }
-    shown = ipywidgets.HTML()
+    shown = Shown()
 
     def show(change: object = None) -> None:
         product = multiply(**{name: control.value for name, control in controls.items()})
-        picture = draw_multiplication(product)._repr_html_()
-        alarm = "" if product.result else problem(product.message)
-        shown.value = picture + alarm
+        answer = status("✓ The shapes fit.") if product.result else problem(product.message)
+        shown.value = draw_multiplication(product, answer=False)._repr_html_() + answer
 
     for control in controls.values():
         control.observe(show, names="value")
     show()
-    return ipywidgets.VBox([*controls.values(), shown])
-
-
-def _slider(label: str, tooltip: str, value: int, largest: int) -> ipywidgets.IntSlider:
-    return ipywidgets.IntSlider(value, 1, largest, description=label, tooltip=tooltip, style=LABELS)
-
-
-def _choice(label: str, tooltip: str, value: int) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(options=WIDTHS, value=value, description=label, tooltip=tooltip, style=LABELS)
+    return View([row(*controls.values()), shown], shown)
 
 
 def _matrix(left: int, rows: int, columns: int, name: str, note: str, colours: Sequence[str] = (FAINT, FAINT)) -> str:
@@ -129,18 +116,13 @@ def _matrix(left: int, rows: int, columns: int, name: str, note: str, colours: S
     height, width = max(6, round(rows * PIXELS)), max(6, round(columns * PIXELS))
     weights = ["bold" if colour in (GOOD, BAD) else "normal" for colour in colours]
     return (
-        _text(left, TOP - 36, name, weight="bold")
-        + _text(left, TOP - 16, note, FAINT)
+        svg_text(left, TOP - 36, name, font_weight="bold")
+        + svg_text(left, TOP - 16, note, FAINT)
         + f'<rect x="{left}" y="{TOP}" width="{width}" height="{height}" fill="{PAPER}" stroke="{BLUE}"/>'
-        + _text(left + width + 4, TOP + height, str(rows), colours[0], weights[0])
-        + _text(left, TOP + height + 16, str(columns), colours[1], weights[1])
+        + svg_text(left + width + 4, TOP + height, str(rows), colours[0], font_weight=weights[0])
+        + svg_text(left, TOP + height + 16, str(columns), colours[1], font_weight=weights[1])
     )
 
 
 def _size(shape: Sequence[int]) -> str:
     return "[" + ", ".join(map(str, shape)) + "]"
-
-
-def _text(x: int, y: int, text: str, colour: str = INK, weight: str = "normal", size: int = 14) -> str:
-    look = f'fill="{colour}" font-weight="{weight}" font-size="{size}"'
-    return f'<text x="{x}" y="{y}" {look}>{escape(text)}</text>'

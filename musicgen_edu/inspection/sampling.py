@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from musicgen_edu.inspection.pictures import BLUE, RED, Picture, picture, problem
+from musicgen_edu.audio import Audio
+from musicgen_edu.inspection.controls import Heard, Shown, Slider, View, play_button, row, stops, text_box
+from musicgen_edu.inspection.pictures import BLUE, RED, Picture, picture, problem, status
 from musicgen_edu.model import MusicGen
 from musicgen_edu.sampling import apply_guidance, create_generators, filter_logits, sample
 
@@ -108,64 +110,64 @@ def explore_sampling(
     columns: Int[Tensor, "1 codebooks steps"],
     prompt: str = "peaceful piano melody",
     duration: float | int = 2.0,
-) -> ipywidgets.Widget:
+) -> View:
     """Sliders for every setting: the distribution after `columns` follows at once, the sound comes on a button."""
     controls = _controls(prompt, model.config.decoder.codebook_size)
-    button = ipywidgets.Button(description="Play", tooltip=f"Make {duration:g} seconds with these settings")
-    shown, heard = ipywidgets.HTML(), ipywidgets.HTML()
+    button = play_button("Make and play", f"Make {duration:g} seconds with these settings, and play them")
+    shown, heard = Shown(), Heard()
+    said = Shown(value=status(f"Press it to hear {duration:g} seconds made with these settings."))
+
+    def chosen() -> dict[str, object]:
+        return {name: control.value for name, control in controls.items()}
 
     def redraw(change: object = None) -> None:
-        settings = {name: control.value for name, control in controls.items()}
+        settings = chosen()
         try:
             shown.value = draw_choice(*score_next(model, settings.pop("prompt"), columns), **settings)._repr_html_()
         except ValueError as error:
             shown.value = problem(error)
 
     def play(button: ipywidgets.Button) -> None:
-        settings = {name: control.value for name, control in controls.items()}
-        settings["top_k"] = settings["top_k"] or 0  # generate's way to say: all codes
-        button.disabled = True
+        settings = chosen()
+        said.value = status(f"Making {duration:g} seconds …")
         try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                audio = model.generate(settings.pop("prompt"), duration, **settings)
-            heard.value = "".join(problem(warning.message) for warning in caught) + audio._repr_html_()
+            warned, players = _make(model, settings.pop("prompt"), duration, settings)
+            heard.play(players)
+            said.value = warned + status("Made. Earlier ones stay below: change a setting and press again to compare.")
         except ValueError as error:
-            heard.value = problem(error)
-        finally:
-            button.disabled = False
+            said.value = problem(error)
 
     for control in controls.values():
         control.observe(redraw, names="value")
     button.on_click(play)
     redraw()
-    return ipywidgets.VBox([*controls.values(), shown, button, heard])
+    prompt_box, *sliders = controls.values()
+    return View([prompt_box, row(*sliders), shown, row(button, said), heard], shown)
+
+
+def _make(
+    model: MusicGen, prompt: str, duration: float | int, settings: Mapping[str, float | int | None]
+) -> tuple[str, str]:
+    """What the model warned of, and the players; the caption says with which settings the clip was made."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        # For `generate`, 0 is the way to say: all codes.
+        audio = model.generate(prompt, duration, **settings | {"top_k": settings["top_k"] or 0})
+    named = Audio(audio.waveform, audio.sample_rate, prompts=[f"{prompt}; {_name(settings)}"])
+    return "".join(problem(warning.message) for warning in caught), named._repr_html_()
 
 
 def _controls(prompt: str, codebook_size: int) -> dict[str, ipywidgets.Widget]:
     """The view's controls, by the name of the setting; the first is the prompt."""
-    wide = {"style": {"description_width": "8em"}, "layout": ipywidgets.Layout(width="32em")}
-    stops = [(str(stop), stop) for stop in TOP_K if stop < codebook_size] + [("all", None)]
+    kept = [*((str(stop), stop) for stop in TOP_K if stop < codebook_size), ("all", None)]
     return {
-        "prompt": ipywidgets.Text(
-            prompt, description="prompt", tooltip="What to play; press Enter", continuous_update=False, **wide
-        ),
-        "temperature": ipywidgets.FloatSlider(
-            1.0, min=0.0, max=2.0, step=0.1, description="temperature", tooltip="0 always takes the best code", **wide
-        ),
-        "top_k": ipywidgets.SelectionSlider(
-            options=stops, index=len(stops) - 1, description="top-k", tooltip="How many codes may be drawn", **wide
-        ),
-        "top_p": ipywidgets.FloatSlider(
-            1.0, min=0.05, max=1.0, step=0.05, description="top-p", tooltip="How much probability is kept", **wide
-        ),
-        "guidance_scale": ipywidgets.FloatSlider(
-            3.0, min=0.0, max=10.0, step=0.5, description="guidance", tooltip="1 is none, 0 ignores the prompt", **wide
-        ),
-        "seed": ipywidgets.IntSlider(
-            0, min=0, max=99, description="seed", tooltip="Another number, another draw", **wide
-        ),
-    }  # fmt: skip
+        "prompt": text_box("prompt", prompt, "What to play; press Enter"),
+        "temperature": Slider("temperature", stops(0.0, 2.0, 0.1), 1.0, tooltip="0 always takes the best code"),
+        "top_k": Slider("top-k", kept, None, tooltip="How many codes may be drawn"),
+        "top_p": Slider("top-p", stops(0.05, 1.0, 0.05), 1.0, tooltip="How much probability is kept"),
+        "guidance_scale": Slider("guidance", stops(0.0, 10.0, 0.5), 3.0, tooltip="1 is none, 0 ignores the prompt"),
+        "seed": Slider("seed", stops(0, 99), 0, tooltip="Another number, another draw"),
+    }
 
 
 def _draw_panel(panel: Axes, before: Probabilities, after: Probabilities) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from functools import lru_cache
 
-import ipywidgets as widgets
+import ipywidgets
 import torch
 
-from musicgen_edu.inspection.pictures import Picture, problem
+from musicgen_edu.inspection.controls import Shown, Slider, View, row, stops, text_box, tick_box
+from musicgen_edu.inspection.pictures import Picture, problem, status
 from musicgen_edu.inspection.stages import Trace
 from musicgen_edu.inspection.trace import trace
 from musicgen_edu.model import MusicGen, UnknownWordsWarning
@@ -62,13 +63,13 @@ def explore_shapes(
     hidden_size: int = 768,
     text_hidden_size: int = 512,
     project_text: bool = True,
-) -> widgets.VBox:
+) -> View:
     """Show controls for all sizes and, below them, what the preflight says and what the run gives.
 
     Shapes that the last change has changed are marked.
     """
     controls = _create_controls(prompt, duration, codebooks, hidden_size, text_hidden_size, project_text)
-    output = widgets.HTML()
+    output = Shown()
     last: list[Trace] = []  # the run before this one
 
     def show(change: object = None) -> None:
@@ -82,7 +83,7 @@ def explore_shapes(
     for control in controls.values():
         control.observe(show, names="value")
     show()
-    return widgets.VBox([*controls.values(), output])
+    return View([row(*controls.values()), output], output)
 
 
 @lru_cache(maxsize=1)  # another prompt or duration needs no other model
@@ -99,34 +100,25 @@ def _create_model(codebooks: int, hidden_size: int, text_hidden_size: int, proje
 
 def _create_controls(
     prompt: str, duration: float | int, codebooks: int, hidden_size: int, text_hidden_size: int, project_text: bool
-) -> dict[str, widgets.Widget]:
+) -> dict[str, ipywidgets.Widget]:
     """One control for each argument of `try_shapes`, by its name. A run starts when a control comes to rest."""
-    look = {"continuous_update": False, "style": {"description_width": "9em"}, "layout": {"width": "34em"}}
+    rest = {"continuous": False}
     return {
-        "prompt": widgets.Text(prompt, description="prompt", tooltip="What the text encoder reads", **look),
-        "duration": widgets.FloatSlider(
-            duration, min=0.1, max=1.0, step=0.1, description="duration", tooltip="Seconds of music", **look
+        "prompt": text_box("prompt", prompt, "What the text encoder reads; press Enter"),
+        "duration": Slider("duration", stops(0.1, 1.0, 0.1), duration, tooltip="Seconds of music", **rest),
+        "codebooks": Slider("codebooks", stops(1, 8), codebooks, tooltip="Codes in one frame", **rest),
+        "hidden_size": Slider("hidden_size", WIDTHS, hidden_size, tooltip="Width of the decoder", **rest),
+        "text_hidden_size": Slider(
+            "text_hidden_size", WIDTHS, text_hidden_size, tooltip="Width of the text states that the decoder expects",
+            **rest,
         ),
-        "codebooks": widgets.IntSlider(
-            codebooks, min=1, max=8, description="codebooks", tooltip="Codes in one frame", **look
-        ),
-        "hidden_size": widgets.SelectionSlider(
-            options=WIDTHS, value=hidden_size, description="hidden_size", tooltip="Width of the decoder", **look
-        ),
-        "text_hidden_size": widgets.SelectionSlider(
-            options=WIDTHS, value=text_hidden_size, description="text_hidden_size",
-            tooltip="Width of the text states that the decoder expects", **look,
-        ),
-        "project_text": widgets.Checkbox(
-            project_text, description="project_text", tooltip="Whether a layer may translate between the widths",
-            style={"description_width": "9em"},
-        ),
+        "project_text": tick_box("project_text", project_text, "Whether a layer may translate between the widths"),
     }  # fmt: skip
 
 
 def _describe(way: Trace, sentence: str, before: Trace | None) -> str:
-    verdict = problem(f"Preflight: {sentence}") if sentence else "<p>Preflight: ✓ the widths fit.</p>"
+    verdict = problem(f"Preflight: {sentence}") if sentence else status("Preflight: ✓ the widths fit.")
     if way.failure:
         verdict += problem(f"PyTorch: {way.failure.message}")
     table = f"<details><summary>The same as a table</summary>{way._repr_html_()}</details>"
-    return verdict + way.draw(before)._repr_html_() + table
+    return verdict + way.draw(before, compact=True)._repr_html_() + table

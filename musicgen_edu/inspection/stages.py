@@ -8,10 +8,10 @@ from html import escape
 from textwrap import shorten
 
 from musicgen_edu.audio import Audio
-from musicgen_edu.inspection.pictures import ORANGE, RED, Picture, svg_picture
+from musicgen_edu.inspection.pictures import ORANGE, RED, Picture, svg_drawing, svg_text
 
 INK, PALE, PALE_RED = "#08306b", "#eaf1fb", "#fdece4"
-ROW, GAP, WIDTH = 50, 26, 640  # of the picture, in pixels
+ROW, LINE, GAP, WIDTH = 50, 25, 26, 640  # a box of two lines, of one, what is between, and the whole; in pixels
 LEFT = "text-align:left;vertical-align:top"
 
 
@@ -90,19 +90,24 @@ class Trace:
             red = f'style="{LEFT};border:3px solid {RED};background:{PALE_RED};color:#000"'
             rows += f'<tr><th scope="row" {red}>✗ breaks here</th><td colspan="{len(titles) - 1}" {red}>'
             rows += "<br/>".join(escape(line) for line in self._broken()) + "</td></tr>"
-        return f"<table><caption>{self._title()}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        table = f"<table><caption>{self._title()}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        # A narrow page scrolls the table sideways: by keyboard too, so it can be reached, and has a name.
+        return f'<div role="region" aria-label="{self._title()}" tabindex="0" style="overflow-x:auto">{table}</div>'
 
-    def draw(self, before: Trace | None = None) -> Picture:
+    def draw(self, before: Trace | None = None, compact: bool = False) -> Picture:
         """Draw the stages from top to bottom, and between them the module that leads from each to the next.
 
-        What differs from the trace `before` is marked, with the shape that it had there.
+        What differs from the trace `before` is marked, with the shape that it had there. A `compact` drawing has one
+        line a stage, without its meaning.
         """
         was = {stage.name: stage.shape for stage in before or ()}
         changes = [f"was {_times(was[stage.name])}" if was.get(stage.name, stage.shape) != stage.shape else ""
                    for stage in self]  # fmt: skip
-        boxes = [_box(place, stage, change) for place, (stage, change) in enumerate(zip(self, changes, strict=True))]
-        arrows = [_arrow(place, stage) for place, stage in enumerate(self.stages) if place]
-        height = (ROW + GAP) * len(self.stages) - GAP + 4
+        box, row = (_line, LINE) if compact else (_box, ROW)
+        tops = [place * (row + GAP) for place in range(len(self))]
+        boxes = [box(top, stage, change) for top, stage, change in zip(tops, self, changes, strict=True)]
+        arrows = [_arrow(top, stage) for top, stage in list(zip(tops, self, strict=True))[1:]]
+        height = (row + GAP) * len(self) - GAP + 4
         alt = "; ".join(
             f"{stage.name}: {stage.sizes}" + f" ({change})" * bool(change)
             for stage, change in zip(self, changes, strict=True)
@@ -110,11 +115,8 @@ class Trace:
         if self.failure:
             boxes.append(_broken_box(height, [*self._broken()[:2], _file(self.failure.line)]))
             height, alt = height + GAP + 76, f"{alt}. {self.failure}"
-        svg = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" font-family="sans-serif" '
-            f'font-size="15"><rect width="{WIDTH}" height="{height}" fill="#ffffff"/>{"".join(arrows + boxes)}</svg>'
-        )
-        return svg_picture(svg, f"The forms that the data took, from top to bottom. {alt}.")
+        alt = f"The forms that the data took, from top to bottom. {alt}."
+        return svg_drawing(WIDTH, height, "".join(arrows + boxes), alt)
 
     def _names(self) -> list[str]:
         return [stage.name for stage in self.stages]
@@ -156,33 +158,40 @@ def _times(shape: tuple[int, ...]) -> str:
     return " × ".join(f"{size:,}" for size in shape)
 
 
-def _box(place: int, stage: Stage, change: str) -> str:
-    top = place * (ROW + GAP)
-    edge = f'stroke="{ORANGE}" stroke-width="4"' if change else f'stroke="{INK}"'
+def _box(top: int, stage: Stage, change: str) -> str:
     return (
-        f'<rect x="2" y="{top + 2}" width="{WIDTH - 4}" height="{ROW}" rx="6" fill="{PALE}" {edge}/>'
-        + _text(WIDTH - 14, top - 5, change, 'font-size="13" font-weight="bold" text-anchor="end"')
-        + _text(14, top + 22, stage.name, 'font-weight="bold"')
-        + _text(14, top + 42, shorten(stage.meaning, 52, placeholder=" …"), 'font-size="13"')
-        + _text(WIDTH - 14, top + 22, f"{_times(stage.shape)}  {stage.dtype}", 'text-anchor="end"')
-        + _text(WIDTH - 14, top + 42, " × ".join(stage.axes), 'font-size="13" text-anchor="end"')
+        _frame(top, ROW, change)
+        + svg_text(14, top + 22, stage.name, INK, font_weight="bold")
+        + svg_text(14, top + 42, shorten(stage.meaning, 52, placeholder=" …"), INK, 13)
+        + svg_text(WIDTH - 14, top + 22, f"{_times(stage.shape)}  {stage.dtype}", INK, text_anchor="end")
+        + svg_text(WIDTH - 14, top + 42, " × ".join(stage.axes), INK, 13, text_anchor="end")
     )
 
 
-def _arrow(place: int, stage: Stage) -> str:
+def _line(top: int, stage: Stage, change: str) -> str:
+    """A box of one line."""
+    return (
+        _frame(top, LINE, change)
+        + svg_text(14, top + 18, stage.name, INK, 13, font_weight="bold")
+        + svg_text(140, top + 18, " × ".join(stage.axes), INK, 13)
+        + svg_text(WIDTH - 14, top + 18, f"{_times(stage.shape)}  {stage.dtype}", INK, 13, text_anchor="end")
+    )
+
+
+def _frame(top: int, height: int, change: str) -> str:
+    """An empty box; one whose shape has changed has a thick edge, and its old shape is written above it."""
+    edge = f'stroke="{ORANGE}" stroke-width="4"' if change else f'stroke="{INK}"'
+    drawn = f'<rect x="2" y="{top + 2}" width="{WIDTH - 4}" height="{height}" rx="6" fill="{PALE}" {edge}/>'
+    return drawn + svg_text(WIDTH - 14, top - 5, change, INK, 13, font_weight="bold", text_anchor="end")
+
+
+def _arrow(top: int, stage: Stage) -> str:
     parameters = f" · {stage.parameters:,} parameters" if stage.parameters else ""
-    return _text(40, place * (ROW + GAP) - 5, f"↓ {_file(stage.line)}{parameters}", 'font-size="13"')
+    return svg_text(40, top - 5, f"↓ {_file(stage.line)}{parameters}", INK, 13)
 
 
 def _broken_box(top: int, lines: list[str]) -> str:
     drawn = f'<rect x="3" y="{top + GAP}" width="{WIDTH - 6}" height="70" rx="6" fill="{PALE_RED}" stroke="{RED}"'
-    drawn += ' stroke-width="4"/>' + _text(40, top + 17, "↓ ✗ breaks here", f'fill="{RED}" font-weight="bold"')
+    drawn += ' stroke-width="4"/>' + svg_text(40, top + 17, "↓ ✗ breaks here", RED, font_weight="bold")
     rows = enumerate(shorten(line, 84, placeholder=" …") for line in lines)
-    return drawn + "".join(_text(14, top + GAP + 21 + 20 * row, line, 'font-size="13"') for row, line in rows)
-
-
-def _text(x: int, y: int, words: str, style: str) -> str:
-    if not words:
-        return ""
-    fill = "" if "fill=" in style else f' fill="{INK}"'
-    return f'<text x="{x}" y="{y}"{fill} {style}>{escape(words)}</text>'
+    return drawn + "".join(svg_text(14, top + GAP + 21 + 20 * row, line, INK, 13) for row, line in rows)

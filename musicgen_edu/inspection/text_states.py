@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-import ipywidgets as widgets
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from musicgen_edu.inspection.controls import Shown, View, text_box, tick_box
 from musicgen_edu.inspection.pictures import (
     BLUE,
     GREEN,
@@ -25,7 +25,8 @@ from musicgen_edu.inspection.pictures import (
     Picture,
     picture,
     problem,
-    svg_picture,
+    svg_drawing,
+    svg_text,
 )
 from musicgen_edu.model import MusicGen
 
@@ -112,25 +113,21 @@ def draw_encoder(layers: int = 3) -> Picture:
     height = tops[0] + 90
     drawn = "".join(_part(top, name, in_block) for top, (name, in_block) in zip(tops, PARTS, strict=True))
     drawn += _sum(tops[2], tops[0] - 25) + _sum(tops[4], tops[2] - 25)
-    drawn += f'<text x="500" y="{tops[3] + 54}">{layers} times</text>'
-    drawn += f'<text x="320" y="{height - 8}" text-anchor="middle">ids</text>'
-    drawn += '<text x="320" y="18" text-anchor="middle">states</text>'
-    svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{height}" font-family="sans-serif" '
-        f'font-size="15"><rect width="640" height="{height}" fill="#ffffff"/>{drawn}</svg>'
-    )
+    drawn += svg_text(500, tops[3] + 54, f"{layers} times")
+    drawn += svg_text(320, height - 8, "ids", text_anchor="middle")
+    drawn += svg_text(320, 18, "states", text_anchor="middle")
     alt = (
         f"A T5 encoder from bottom to top: ids, embedding, then {layers} times a block (RMSNorm, attention with "
         "position bias, added to what came in; RMSNorm, feed-forward, added to what came in), a last RMSNorm, states."
     )
-    return svg_picture(svg, alt)
+    return svg_drawing(640, height, drawn, alt)
 
 
 def _part(top: int, name: str, in_block: bool) -> str:
     """A box, and the arrow that leads into it from below."""
     return (
         f'<rect x="150" y="{top}" width="340" height="32" rx="6" fill="{"#ffd27f" if in_block else "#eaf1fb"}" '
-        f'stroke="#08306b"/><text x="320" y="{top + 21}" text-anchor="middle">{name}</text>'
+        f'stroke="#08306b"/>{svg_text(320, top + 21, name, text_anchor="middle")}'
         f'<path d="M320 {top + 64} V{top + 33} m-4 7 l4 -7 l4 7" stroke="#333333" fill="none"/>'
     )
 
@@ -140,20 +137,18 @@ def _sum(top: int, start: int) -> str:
     return (
         f'<path d="M320 {start} H120 V{top - 10} H312 m-7 -4 l7 4 l-7 4" stroke="#333333" fill="none"/>'
         f'<circle cx="320" cy="{top - 10}" r="8" fill="#ffffff" stroke="#333333"/>'
-        f'<text x="320" y="{top - 5}" text-anchor="middle">+</text>'
+        + svg_text(320, top - 5, "+", text_anchor="middle")
     )
 
 
-def explore_prompts(model: MusicGen, centre: Float[Tensor, " text_width"] | None = None) -> widgets.Widget:
+def explore_prompts(model: MusicGen, centre: Float[Tensor, " text_width"] | None = None) -> View:
     """Two prompts to type, and the picture of their cosines under them; the tick box takes the common part away."""
-    wide = {"style": {"description_width": "110px"}, "layout": {"width": "560px"}, "continuous_update": False}
-    first = widgets.Text("electric guitar melody", description="First prompt", tooltip="The first prompt", **wide)
-    second = widgets.Text("acoustic guitar, fast", description="Second prompt", tooltip="The second prompt", **wide)
-    centred = widgets.Checkbox(
-        centre is not None, description="Without the common part", tooltip="Subtract the mean state",
-        disabled=centre is None, indent=False,
-    )  # fmt: skip
-    shown = widgets.HTML()
+    first = text_box("First prompt", "electric guitar melody", "Words to compare; press Enter")
+    second = text_box("Second prompt", "acoustic guitar, fast", "Words to compare with them; press Enter")
+    centred = tick_box(
+        "Without the common part", centre is not None, "Subtract the mean state", disabled=centre is None
+    )
+    shown = Shown()
 
     def show(_=None) -> None:
         try:
@@ -165,4 +160,4 @@ def explore_prompts(model: MusicGen, centre: Float[Tensor, " text_width"] | None
     for control in (first, second, centred):
         control.observe(show, names="value")
     show()
-    return widgets.VBox([first, second, centred, shown])
+    return View([first, second, centred, shown], shown)

@@ -5,12 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import accumulate
 
-import ipywidgets
-
-from musicgen_edu.inspection.pictures import BLUE, GREEN, GREY, ORANGE, RED, Picture, problem, svg_picture
+from musicgen_edu.inspection.controls import Shown, View, text_box
+from musicgen_edu.inspection.pictures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    Picture,
+    problem,
+    status,
+    svg_drawing,
+    svg_text,
+)
 from musicgen_edu.tokenizer import WORD_MARK, Tokenizer
 
 KNOWN, SPELLED, UNKNOWN, END, PADDING = "known word", "word never seen", "unknown", "end", "padding"
@@ -54,25 +63,23 @@ def draw_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> Picture:
     rows, drawn, top = inspect_tokens(tokenizer, texts), "", 6
     for number, row in enumerate(rows, start=1):
         if len(rows) > 1:
-            drawn += _text(4, top + 14, f"prompt {number}", weight="bold")
+            drawn += svg_text(4, top + 14, f"prompt {number}", font_weight="bold")
             top += LINE
         for line in _lines(row):
             drawn += _line(line, top)
             top += 4 * LINE + 2 * GAP
     drawn += _legend({token.kind for row in rows for token in row}, top)
     top += LINE
-    svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{top}" font-family="monospace" '
-        f'font-size="13"><rect width="{WIDTH}" height="{top}" fill="#ffffff"/>{drawn}</svg>'
-    )
-    return svg_picture(svg, _describe(rows))
+    return svg_drawing(WIDTH, top, drawn, _describe(rows), size=13, family="monospace")
 
 
-def explore_tokens(tokenizer: Tokenizer, prompt: str = "peaceful piano melody", beside: str = "") -> ipywidgets.Widget:
+def explore_tokens(tokenizer: Tokenizer, prompt: str = "peaceful piano melody", beside: str = "") -> View:
     """Type a prompt, and one beside it if you like, and see their pieces, ids, log probabilities and masks."""
-    first = _text_box("Prompt", "The prompt that is cut into pieces", prompt)
-    second = _text_box("Beside it", "A second prompt in the same batch, or nothing: the shorter one is padded", beside)
-    shown = ipywidgets.HTML()
+    first = text_box("Prompt", prompt, "The prompt that is cut into pieces", continuous=True)
+    second = text_box(
+        "Beside it", beside, "A second prompt in the same batch, or nothing: the shorter one is padded", continuous=True
+    )
+    shown = Shown()
 
     def show(change: object = None) -> None:
         texts = [first.value] + ([second.value] if second.value.strip() else [])
@@ -81,7 +88,7 @@ def explore_tokens(tokenizer: Tokenizer, prompt: str = "peaceful piano melody", 
     for box in (first, second):
         box.observe(show, names="value")
     show()
-    return ipywidgets.VBox([first, second, shown])
+    return View([first, second, shown], shown)
 
 
 def _tokens(tokenizer: Tokenizer, text: str) -> list[Token]:
@@ -124,13 +131,13 @@ def _lines(row: list[Token]) -> list[list[Token]]:
 
 
 def _line(tokens: list[Token], top: int) -> str:
-    drawn = "".join(_text(4, top + 16 + LINE * place, label, colour="#444444") for place, label in enumerate(LABELS))
+    drawn = "".join(svg_text(4, top + 16 + LINE * place, label, "#444444") for place, label in enumerate(LABELS))
     left = LEFT
     for token in tokens:
         drawn += _box(left, top, _width(token), token.kind)
         middle = left + _width(token) // 2
         for place, cell in enumerate(_cells(token)):
-            drawn += _text(middle, top + 16 + LINE * place, cell, anchor="middle")
+            drawn += svg_text(middle, top + 16 + LINE * place, cell, text_anchor="middle")
         left += _width(token) + GAP
     return drawn
 
@@ -143,16 +150,11 @@ def _box(left: int, top: int, width: int, kind: str) -> str:
     )
 
 
-def _text(x: int, y: int, text: str, anchor: str = "start", weight: str = "normal", colour: str = "#111111") -> str:
-    look = f'text-anchor="{anchor}" font-weight="{weight}" fill="{colour}"'
-    return f'<text x="{x}" y="{y}" {look}>{escape(text)}</text>'
-
-
 def _legend(kinds: set[str], top: int) -> str:
     drawn, left = "", LEFT
     for kind in (kind for kind in LOOKS if kind in kinds):
         drawn += f'<g transform="translate({left} {top}) scale(0.6)">{_box(0, 2, 30, kind)}</g>'
-        drawn += _text(left + 24, top + 13, kind)
+        drawn += svg_text(left + 24, top + 13, kind)
         left += 24 + CHARACTER * len(kind) + 14
     return drawn
 
@@ -179,9 +181,4 @@ def _html(draw: Callable[[], Picture]) -> str:
             shown = draw()._repr_html_()
         except ValueError as error:
             shown = problem(error)
-    said = "".join(f'<p role="status">{escape(str(warning.message))}</p>' for warning in caught)
-    return said + shown
-
-
-def _text_box(label: str, tooltip: str, value: str) -> ipywidgets.Text:
-    return ipywidgets.Text(value=value, description=label, tooltip=tooltip, layout=ipywidgets.Layout(width="600px"))
+    return "".join(status(warning.message) for warning in caught) + shown

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
-import ipywidgets as widgets
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from musicgen_edu.inspection.pictures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, picture
+from musicgen_edu.inspection.controls import Choice, Shown, Slider, View, row, stops, tick_box
+from musicgen_edu.inspection.pictures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, picture, problem
 
 Log = Mapping[str, Sequence[float | int]]  # what was logged, by name: as many numbers each, with "step" (and "minutes")
 
@@ -108,42 +107,34 @@ def draw_curves(
     return picture(figure, alt or f"Training curves over {ACROSS[across]}: {'; '.join(ends)}.")
 
 
-def explore_curves(logs: Mapping[str, Log]) -> widgets.Widget:
+def explore_curves(logs: Mapping[str, Log]) -> View:
     """Choose logs, a figure, the axis across and the smoothing; the picture follows, and errors come in red."""
-    wide = {"style": {"description_width": "7em"}, "layout": widgets.Layout(width="28em")}
     names = list(dict.fromkeys(name for log in logs.values() for name in log if name not in ACROSS))
+    ticks = {name: tick_box(name, True, "Whether this training is drawn") for name in logs}
     controls = {
-        "logs": widgets.SelectMultiple(
-            options=list(logs), value=list(logs), rows=min(6, len(logs)), description="logs",
-            tooltip="Which trainings are drawn; hold Ctrl or Shift for several", **wide,
+        "figure": Choice("figure", names, names[0], tooltip="What was logged"),
+        "across": Choice(
+            "across", [(words, name) for name, words in ACROSS.items()], "step", tooltip="What the axis across counts"
         ),
-        "figure": widgets.Dropdown(options=names, description="figure", tooltip="What was logged", **wide),
-        "across": widgets.Dropdown(
-            options=[(words, name) for name, words in ACROSS.items()], description="across",
-            tooltip="What the axis across counts", **wide,
+        "smoothing": Slider(
+            "smoothing", stops(0.0, 0.99, 0.01), 0.9, tooltip="The weight of earlier values; 0 shows the values alone"
         ),
-        "smoothing": widgets.FloatSlider(
-            0.9, min=0.0, max=0.99, step=0.01, description="smoothing",
-            tooltip="The weight of earlier values; 0 shows the values alone", **wide,
-        ),
-        "log_scale": widgets.Checkbox(
-            False, description="logarithmic", tooltip="Equal ratios have equal heights", **wide
-        ),
-    }  # fmt: skip
-    shown = widgets.HTML()
+        "log_scale": tick_box("logarithmic", False, "Equal ratios have equal heights"),
+    }
+    shown = Shown()
 
     def redraw(_: object = None) -> None:
         settings = {name: control.value for name, control in controls.items()}
-        chosen = {name: logs[name] for name in settings.pop("logs")}
+        chosen = {name: logs[name] for name, tick in ticks.items() if tick.value}
         try:
             shown.value = draw_curves(chosen, (settings.pop("figure"),), **settings)._repr_html_()
         except ValueError as error:
-            shown.value = _red(error)
+            shown.value = problem(error)
 
-    for control in controls.values():
+    for control in (*ticks.values(), *controls.values()):
         control.observe(redraw, "value")
     redraw()
-    return widgets.VBox([*controls.values(), shown])
+    return View([row(*ticks.values()), *controls.values(), shown], shown)
 
 
 def _name(file: Path) -> str:
@@ -179,7 +170,3 @@ def _finish(axes: Axes, across: str, figures: Sequence[str], log_scale: bool) ->
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
-
-
-def _red(error: ValueError) -> str:
-    return f'<p style="background:#ffffff;color:{RED};padding:4px"><strong>Error:</strong> {escape(str(error))}</p>'

@@ -1,7 +1,8 @@
 """Open notebooks in JupyterLab in headless Chromium, as a student would: `make browser-test`.
 
-Runs all cells, finds no error, moves the controls of every widget and sees its output change, finds that nothing was
-loaded from elsewhere, and leaves pictures in screenshots/ to be looked at. The exit code is 1 if a notebook fails.
+Runs all cells, finds no error, uses every control of every widget by keyboard and sees the view answer, finds nothing
+cut off and no serious violation of accessibility in a wide and a narrow window, and nothing loaded from elsewhere. It
+leaves pictures in screenshots/ to be looked at. The exit code is 1 if a notebook fails.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import time
 from pathlib import Path
 
 import nbformat
+from keys import use
 from lab import START_SECONDS, serve
-from playwright.sync_api import Browser, Error, Locator, Page, sync_playwright
+from looks import WIDTHS, assert_looks
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "screenshots"
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
-RUN_SECONDS, WIDGET_SECONDS = 600, 120  # ten times what a notebook may take alone
-WINDOW = {"width": 1300, "height": 2400}
+RUN_SECONDS = 600  # ten times what a notebook may take alone
+WINDOW = {"width": WIDTHS[0], "height": 2400}
 
 ERRORS = (
     '[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"], '
@@ -29,8 +32,6 @@ ERRORS = (
 WIDGETS = ".jp-OutputArea-output:has(.jupyter-widgets)"
 FINISHED = f"""() => document.querySelector({ERRORS!r}) ||
     [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].every(x => /\\[\\d+\\]/.test(x.textContent))"""
-SHOWN = "widget => [...widget.querySelectorAll('.widget-html-content')].map(part => part.innerHTML).join()"
-CHANGED = f"([widget, before]) => ({SHOWN})(widget) !== before"
 
 
 def main(names: list[str]) -> int:
@@ -77,6 +78,7 @@ def check(page: Page, path: Path, address: str, token: str) -> str:
     assert widgets.count() == expected, f"{widgets.count()} widgets in the page, {expected} in the file"
     moved = [name for widget in widgets.all() for name in use(page, widget)]
     assert_no_error(page)
+    assert_looks(page)
     assert not foreign, f"the page asked for {foreign[0]}"
     return f"{len(cells)} cells, {expected} widgets" + (f": {', '.join(moved)}" if moved else "")
 
@@ -92,37 +94,14 @@ def assert_no_error(page: Page) -> None:
     assert not found.count(), found.first.inner_text()
 
 
-def use(page: Page, widget: Locator) -> list[str]:
-    """Move the first control of each kind, by keyboard where a student would, and see the output follow."""
-    moves = {
-        "slider": (".noUi-handle", lambda control: control.press("ArrowRight")),
-        "choice": ("select", lambda control: control.select_option(index=1)),
-        "box": ("input[type=checkbox]", lambda control: control.press("Space")),
-        "text": ("input[type=text]", lambda control: (control.fill("sad flute melody"), control.press("Enter"))),
-        "button": ("button", lambda control: control.click()),
-    }
-    moved = []
-    for name, (selector, move) in moves.items():
-        control = widget.locator(selector).first
-        if not control.count():
-            continue
-        before = widget.evaluate(SHOWN)
-        move(control)
-        try:
-            page.wait_for_function(CHANGED, arg=[widget.element_handle(), before], timeout=WIDGET_SECONDS * 1000)
-        except Error:
-            raise AssertionError(f"the {name} of a widget changes nothing") from None
-        moved.append(name)
-    assert moved, "a widget without a control"
-    return moved
-
-
 def photograph(page: Page, name: str) -> None:
-    """Pictures of the whole notebook, a window at a time, and of every widget as it is after it was used."""
+    """Pictures of the whole notebook, a window at a time, and of every widget after its use, in both widths."""
     for old in SCREENSHOTS.glob(f"{name}_*.png"):
         old.unlink()
-    for number, widget in enumerate(page.locator(WIDGETS).all(), start=1):
-        widget.screenshot(path=SCREENSHOTS / f"{name}_widget_{number}.png")
+    for width in reversed(WIDTHS):
+        page.set_viewport_size(WINDOW | {"width": width})
+        for number, widget in enumerate(page.locator(WIDGETS).all(), start=1):
+            widget.screenshot(path=SCREENSHOTS / f"{name}_widget_{number}_{width}.png")
     notebook = page.locator(".jp-WindowedPanel-outer").first
     height, visible = notebook.evaluate("panel => [panel.scrollHeight, panel.clientHeight]")
     for number, top in enumerate(range(0, height, visible), start=1):
