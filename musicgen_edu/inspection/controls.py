@@ -16,7 +16,7 @@ import traitlets
 
 Option = Hashable | tuple[str, Hashable]  # a value that is its own label, or a label and its value
 FOLDER = Path(__file__).parent
-NAME_WIDTH, WIDTH = "9em", "34em"  # of a control's name, and of the whole; controls.css has the same
+NAME_WIDTH, WIDTH = "9em", "31em"  # of a control's name, and of the whole; controls.css has the same
 
 
 class _Drawn(anywidget.AnyWidget):

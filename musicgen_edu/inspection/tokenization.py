@@ -20,7 +20,7 @@ from musicgen_edu.inspection.pictures import (
     svg_drawing,
     svg_text,
 )
-from musicgen_edu.tokenizer import WORD_MARK, Tokenizer
+from musicgen_edu.tokenizer import PLAIN_WORDS, WORD_MARK, Tokenizer
 
 KNOWN, SPELLED, UNKNOWN, END, PADDING = "known word", "word never seen", "unknown", "end", "padding"
 # Each kind's line, its paper, and the dashes of its line: colour never stands alone.
@@ -106,8 +106,10 @@ def _tokens(tokenizer: Tokenizer, text: str) -> list[Token]:
 
 
 def _kind(tokenizer: Tokenizer, ids: list[int]) -> str:
-    unseen = tokenizer.unk_id in ids or tokenizer.unknown_words(tokenizer.decode(ids))
-    return SPELLED if unseen else KNOWN
+    word = tokenizer.decode(ids)
+    # No one is warned of "would", which describes no music; if no caption held it, it is spelled all the same.
+    plain = word in PLAIN_WORDS and len(ids) > 1
+    return SPELLED if plain or tokenizer.unk_id in ids or tokenizer.unknown_words(word) else KNOWN
 
 
 def _cells(token: Token) -> tuple[str, str, str, str]:
