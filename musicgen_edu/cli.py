@@ -18,14 +18,14 @@ import time
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
 from tqdm import tqdm
 
 import musicgen_edu
-from musicgen_edu._arguments import Parser
+from musicgen_edu._arguments import Listener, Parser
 
 EXAMPLES = """\
 examples:
@@ -41,6 +41,7 @@ DELEGATED = {
     "evaluate": ("musicgen_edu.listening.evaluation", "train", "measure how well the model follows its prompt"),
 }
 
+SUFFIXES = ".wav", ".flac", ".ogg", ".mp3"  # those of audio.FORMATS, which is loaded later
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
@@ -50,15 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a prompt's letters shows question marks
-    args, rest = _parser().parse_known_args(argv)
-    with warnings.catch_warnings():
+    with redirect_stdout(Listener(sys.stdout)), redirect_stderr(Listener(sys.stderr)), warnings.catch_warnings():
         warnings.showwarning = _show_warning
+        args, rest = _parser().parse_known_args(argv)
         try:
             return args.run(args, rest)
         except KeyboardInterrupt:
             print("musicgen-edu: stopped", file=sys.stderr)
             return 130
-        except USER_ERRORS as error:
+        except (*USER_ERRORS, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _lacks_memory(error):
+                raise
             print(f"musicgen-edu: {_sentence(error)}", file=sys.stderr)
             return 2
 
@@ -83,20 +86,21 @@ def _parser() -> Parser:
 def _add_generate(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "generate",
-        help="write a WAV from a text",
-        description="Write a WAV from a text, and show the way of the data from one to the other.",
+        help="write a sound file from a text",
+        description="Write a sound file from a text, and show the way of the data from one to the other.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add("prompt", metavar="PROMPT", help="what to play, for example: peaceful piano melody")
-    add("--output", metavar="FILE", type=Path, help="the WAV to write (default: a new file named from the prompt)")
+    add("--output", metavar="FILE", type=Path, help=f"the file to write, {', '.join(SUFFIXES)} (default: a new WAV)")
     add("--duration", metavar="S", type=float, default=8.0, help="seconds of music (default: 8)")
     add("--seed", metavar="N", type=int, default=0, help="another number, another piece (default: 0)")
     add("--temperature", metavar="T", type=float, help="above 1 more daring, below 1 safer, 0 always the likeliest")
     add("--top-k", metavar="K", type=int, help="choose among the K likeliest codes; 0 among all")
     add("--top-p", metavar="P", type=float, help="choose among the likeliest codes that share the probability P")
     add("--guidance", metavar="G", type=float, help="how closely to follow the prompt; 1 turns guidance off")
+    add("--true-level", action="store_true", help="write it as soft or loud as it was made, not at a listening level")
     add("--model", metavar="FOLDER", type=Path, help="a model in transformers' layout (default: the one shipped)")
     command.set_defaults(run=_only(_generate, command))
 
@@ -124,26 +128,35 @@ def _only(run: Callable, command: Parser) -> Callable:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    output = args.output or _unused(Path(f"{slug(args.prompt)}.wav"))
-    _check_output(output)
+    _check_output(args.output or Path(f"{slug(args.prompt)}.wav"))
     if args.model:
         model = musicgen_edu.MusicGen.from_pretrained(args.model)
     else:
         model = musicgen_edu.create_musicgen_model("tiny")
+    with _reserved(args.output, args.prompt) as output:
+        _make_music(model, args, output)
+    return 0
+
+
+def _make_music(model: musicgen_edu.MusicGen, args: argparse.Namespace, output: Path) -> None:
+    from musicgen_edu.player import LISTENING_LUFS, gain_in_words  # loaded when it is used: `--help` shall be quick
+
     chosen = dict(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, guidance_scale=args.guidance)
     options = {name: value for name, value in chosen.items() if value is not None}
     started = time.perf_counter()
     with _trace(model, args.prompt), _progress_bar() as progress:
         audio = model.generate(args.prompt, duration=args.duration, seed=args.seed, progress=progress, **options)
     seconds = time.perf_counter() - started
-    audio.save(output)
+    level = None if args.true_level else LISTENING_LUFS
+    audio.save(output, level=level)
     batch, codebooks, frames = audio.codes.shape
     rate = frames / audio.duration
     _line("codes", audio.codes.shape, f"{codebooks} codebooks × {frames} frames, {rate:.0f} a second")
     _line("waveform", audio.waveform.shape, f"{audio.duration:.2f} s at {audio.sample_rate / 1000:g} kHz")
+    gain = 0.0 if args.true_level else audio.listening_gain()
+    print(f"{'level':<12}{gain_in_words(gain)}{'' if args.true_level else ' (--true-level leaves it alone)'}")
     print(f"{'file':<12}{output}")
     print(f"{'time':<12}{seconds:.1f} s, {audio.duration / seconds:.1f} × real time")
-    return 0
 
 
 def _lab(args: argparse.Namespace) -> int:
@@ -214,15 +227,35 @@ def slug(prompt: str, longest: int = 60) -> str:
     return f"music-{name}" if reserved else name
 
 
-def _unused(path: Path) -> Path:
-    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
-    return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())
+@contextmanager
+def _reserved(output: Path | None, prompt: str) -> Iterator[Path]:
+    """The file to write: the one asked for, or a new one, whose name is taken at once and given back on failure."""
+    if output is not None:
+        yield output
+        return
+    path = _take(Path(f"{slug(prompt)}.wav"))
+    try:
+        yield path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _take(path: Path) -> Path:
+    """Make an empty file of this name or, where it is taken, of the next number: two commands never get the same."""
+    for number in itertools.count(1):
+        candidate = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+        try:
+            candidate.open("x").close()
+        except FileExistsError:
+            continue
+        return candidate
 
 
 def _check_output(output: Path) -> None:
     """Refuse before the music is made what could not be written after."""
-    if output.suffix.lower() != ".wav":
-        raise ValueError(f"the output is a WAV, so its name must end in .wav, not as in {output.name!r}")
+    if output.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"the output's name must end in {', '.join(SUFFIXES)}, not as in {output.name!r}")
     if output.is_dir():
         raise IsADirectoryError(f"{output} is a folder; name a file")
     if not output.parent.is_dir():
@@ -235,10 +268,16 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
     tqdm.write(f"musicgen-edu: {' '.join(str(message).split())}", file=sys.stderr)
 
 
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python has an error of its own for that; PyTorch says it in a RuntimeError."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or "allocate memory" in words or "out of memory" in words
+
+
 def _sentence(error: BaseException) -> str:
     """An error as one line: Python's own file errors in words, a memory error with what it means here."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror.lower()}"
-    if isinstance(error, MemoryError) and not str(error):
+    if _lacks_memory(error):
         return "there is not enough memory for this; ask for a shorter duration"
     return " ".join(str(error).split())

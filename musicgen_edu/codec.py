@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from encodec.modules import SEANetDecoder, SEANetEncoder
 from encodec.quantization import ResidualVectorQuantizer
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from musicgen_edu.audio import Audio
 from musicgen_edu.config import CodecConfig
 
 # encodec's names on the left, those of transformers' EncodecModel on the right.
@@ -52,27 +55,76 @@ class Codec(nn.Module):
             dimension=config.hidden_size, n_q=config.num_codebooks, bins=config.codebook_size, kmeans_init=False
         )
 
-    @torch.inference_mode()
-    def encode(self, waveform: Float[Tensor, "batch channels samples"]) -> Int[Tensor, "batch codebooks frames"]:
-        """Waveform in [-1, 1] to codes, one frame every `config.hop_length` samples (the last one padded)."""
-        return self.quantizer.vq.encode(self.encoder(waveform)).transpose(0, 1)
+    # Not inference_mode: what comes out may be a label, or be changed in place, in a training.
+    @torch.no_grad()
+    def encode(
+        self,
+        waveform: Float[Tensor, "batch channels samples"] | Audio,
+        lengths: Int[Tensor, " batch"] | Sequence[int] | None = None,
+    ) -> Int[Tensor, "batch codebooks frames"]:
+        """Waveform in [-1, 1] to codes, one frame every `config.hop_length` samples (the last one padded).
 
-    @torch.inference_mode()
+        `lengths` are the samples of each clip of a padded batch: a clip's codes are then those that it has alone, and
+        zeros follow its last frame (number `ceil(length / hop_length)`).
+
+        Raises:
+            TypeError: it is no waveform of floating-point numbers.
+            ValueError: the rate (of an `Audio`) or the channels are not the codec's, the clip is empty, or a length
+                does not lie in its clip.
+        """
+        waveform = self._check_waveform(waveform)
+        if lengths is None:
+            return self._encode(waveform)
+        lengths, samples = [int(length) for length in lengths], waveform.shape[2]
+        if len(lengths) != len(waveform) or not all(0 < length <= samples for length in lengths):
+            raise ValueError(f"There must be a length from 1 to {samples} samples for each clip, not {lengths}.")
+        rows = [self._encode(clip[None, :, :length])[0] for clip, length in zip(waveform, lengths, strict=True)]
+        frames = max(row.shape[1] for row in rows)
+        return torch.stack([F.pad(row, (0, frames - row.shape[1])) for row in rows])
+
+    def _encode(self, waveform: Float[Tensor, "batch channels samples"]) -> Int[Tensor, "batch codebooks frames"]:
+        with torch.autocast(waveform.device.type, enabled=False):  # the codes' precision is the codec's own
+            return self.quantizer.vq.encode(self.encoder(waveform)).transpose(0, 1)
+
+    def _check_waveform(self, waveform: Tensor | Audio) -> Float[Tensor, "batch channels samples"]:
+        config, mend = self.config, f"`audio.convert({self.config.sample_rate}, {self.config.channels})` mends that"
+        if isinstance(waveform, Audio):
+            if waveform.sample_rate != config.sample_rate:
+                raise ValueError(
+                    f"The codec takes {config.sample_rate} samples a second, not {waveform.sample_rate}: {mend}."
+                )
+            waveform = waveform.waveform
+        if not isinstance(waveform, Tensor) or not waveform.is_floating_point():
+            raise TypeError("The codec takes a waveform of floating-point numbers between −1 and 1, or an Audio.")
+        if waveform.ndim != 3 or waveform.shape[1] != config.channels or waveform.numel() == 0:
+            raise ValueError(
+                f"The codec takes a waveform [batch, {config.channels}, samples], not {list(waveform.shape)}; "
+                f"of an Audio's channels, {mend}."
+            )
+        return waveform
+
+    @torch.no_grad()
     def decode(self, codes: Int[Tensor, "batch codebooks frames"]) -> Float[Tensor, "batch channels samples"]:
         """Codes to waveform: frames × `config.hop_length` samples. The first few codebooks alone decode as well.
 
         Raises:
             ValueError: there are more codebooks than the quantizer has, or a code is no entry of a codebook.
+            TypeError: the codes are no whole numbers.
         """
-        return self.decoder(self.dequantize(codes))
+        with torch.autocast(codes.device.type, enabled=False):  # bfloat16 would add noise at −40 dB
+            return self.decoder(self.dequantize(codes))
 
     def dequantize(self, codes: Int[Tensor, "batch codebooks frames"]) -> Float[Tensor, "batch latent_width frames"]:
         """The latent vectors that the codes stand for: for each frame, the sum of one entry a codebook."""
+        if codes.ndim != 3 or codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+            raise TypeError(
+                f"Codes are whole numbers [batch, codebooks, frames], not {codes.dtype} {list(codes.shape)}."
+            )
         if not 1 <= codes.shape[1] <= self.config.num_codebooks:
             raise ValueError(f"Codes hold {codes.shape[1]} codebooks, but this codec has {self.config.num_codebooks}.")
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.config.codebook_size:
             raise ValueError(f"Codes lie in 0…{self.config.codebook_size - 1}, not in {codes.min()}…{codes.max()}.")
-        return self.quantizer.vq.decode(codes.transpose(0, 1))
+        return self.quantizer.vq.decode(codes.long().transpose(0, 1))  # they may be kept as 16-bit numbers
 
     def export_state_dict(self) -> dict[str, Tensor]:
         """The weights under the names of transformers' `EncodecModel`."""
@@ -129,13 +181,14 @@ class StreamingCodecDecoder:
         self._head = _OverlappedLayers(layers[:1], width, config.kernel_size - 1, 1)
         self._tail = _OverlappedLayers(layers[1 + has_lstm :], config.channels, _reach(config), config.hop_length)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def push(
         self, codes: Int[Tensor, "batch codebooks frames"], last: bool = False
     ) -> Float[Tensor, "batch channels samples"]:
         """Take the next frames and return the samples that no later frame can change. `last` flushes the rest."""
-        latents = self._head.push(self._codec.dequantize(codes), last)
-        return self._tail.push(self._remember(latents), last)
+        with torch.autocast(codes.device.type, enabled=False):
+            latents = self._head.push(self._codec.dequantize(codes), last)
+            return self._tail.push(self._remember(latents), last)
 
     def _remember(self, latents: Float[Tensor, "batch width frames"]) -> Float[Tensor, "batch width frames"]:
         """The LSTM with its residual connection (encodec's `SLSTM`), its state carried on from the last chunk."""

@@ -146,7 +146,8 @@ class MusicGen(nn.Module):
         """Yield the music of `generate`, same arguments and same samples, in chunks as they come.
 
         A chunk is decoded whenever `chunk_duration` seconds of codes are complete. The codec looks a little ahead, so
-        the first chunks are shorter and the last is longer. A notebook plays all chunks `STREAM_GAIN` dB louder. Raises at the call what `generate` raises.
+        the first chunks are shorter and the last is longer. A notebook plays all chunks `STREAM_GAIN` dB louder.
+        Raises at the call what `generate` raises.
         """
         chunk_frames = self._frames(chunk_duration, "chunk_duration")
         prompts, pieces = self._write_codes(prompt, duration, seed, temperature, top_k, top_p, guidance_scale, progress)

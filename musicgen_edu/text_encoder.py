@@ -7,6 +7,7 @@ first on captions alone and then together with the decoder.
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
@@ -37,7 +38,8 @@ class TextEncoder(nn.Module):
         mask: Bool[Tensor, "batch text_tokens"] | Int[Tensor, "batch text_tokens"],
     ) -> Float[Tensor, "batch text_tokens text_width"]:
         """Return the states; no token looks at the padding, where `mask` is 0."""
-        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        with torch.autocast("cpu" if ids.is_meta else ids.device.type, enabled=False):  # keeps the weights' precision
+            return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
 
 
 def t5_config(config: TextEncoderConfig) -> T5Config:

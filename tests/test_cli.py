@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 
 import musicgen_edu
 from musicgen_edu import MusicGen, cli
+from musicgen_edu.audio import FORMATS
 
 SAMPLE_RATE, FRAME_RATE = 400, 50  # of the model that conftest.py makes
 
@@ -55,7 +58,7 @@ def test_generate_shows_the_way_of_the_data(generate, tokenizer, capsys):
     out, err = capsys.readouterr()
     stages = {line.split()[0]: re.findall(r"\[[\d, ]+\]", line) for line in out.splitlines()}
     tokens = len(tokenizer.encode("happy piano"))
-    assert list(stages) == ["text", "ids", "T5", "projection", "codes", "waveform", "file", "time"]
+    assert list(stages) == ["text", "ids", "T5", "projection", "codes", "waveform", "level", "file", "time"]
     assert stages["ids"] == [f"[1, {tokens}]"]
     assert stages["T5"] == [f"[1, {tokens}, 16]"]
     assert stages["projection"] == [f"[1, {tokens}, 24]"]
@@ -86,7 +89,7 @@ def test_options_reach_the_model(generate, checkpoint):
     options = "--temperature 0.7 --top-k 5 --top-p 0.9 --guidance 2.0 --seed 3".split()
     assert generate("sad flute", *options, "--output", "options.wav") == 0
     settings = dict(temperature=0.7, top_k=5, top_p=0.9, guidance_scale=2.0, seed=3)
-    MusicGen.from_pretrained(checkpoint).generate("sad flute", duration=2.0, **settings).save("wanted.wav")
+    MusicGen.from_pretrained(checkpoint).generate("sad flute", duration=2.0, **settings).save("wanted.wav", level=-16)
     assert Path("options.wav").read_bytes() == Path("wanted.wav").read_bytes()
 
 
@@ -95,6 +98,96 @@ def test_a_name_that_is_taken_is_not_overwritten(generate):
         assert generate("sad flute", "--seed", seed) == 0
     assert sorted(os.listdir()) == ["sad-flute-2.wav", "sad-flute-3.wav", "sad-flute.wav"]
     assert len({Path(name).read_bytes() for name in os.listdir()}) == 3
+
+
+def test_the_music_is_written_at_a_listening_level_and_the_gain_is_said(generate, capsys):
+    assert generate("sad flute") == 0
+    said = re.search(r"^level +played (\d+) dB (louder|softer) than made \(--true-level", capsys.readouterr().out, re.M)
+    assert generate("sad flute", "--true-level", "--output", "true.wav") == 0
+    assert re.search(r"^level +played as loud as made$", capsys.readouterr().out, re.M)
+    played, true = musicgen_edu.load_audio("sad-flute.wav"), musicgen_edu.load_audio("true.wav")
+    gain = 20 * math.log10(played.waveform.std() / true.waveform.std())
+    assert abs(gain - int(said[1]) * (1 if said[2] == "louder" else -1)) < 0.6
+    assert abs(gain - true.listening_gain()) < 0.1
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".ogg", ".MP3"])
+def test_other_formats_are_written_by_suffix(generate, suffix):
+    assert generate("sad flute", "--output", f"music{suffix}") == 0
+    assert soundfile.info(f"music{suffix}").format == suffix[1:].upper()
+
+
+def test_the_formats_of_the_help_are_those_that_audio_writes():
+    assert set(cli.SUFFIXES) == set(FORMATS)
+
+
+def test_two_commands_at_once_write_two_files(checkpoint, tmp_path):
+    command = [sys.executable, "-m", "musicgen_edu", "generate", "--model", checkpoint, "--duration=2", "piano"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) for _ in range(2)]
+    named = {re.search(r"^file +(.*)$", process.communicate(timeout=600)[0], re.M)[1] for process in both}
+    assert named == {"piano.wav", "piano-2.wav"} == set(os.listdir(tmp_path))
+    assert all(soundfile.info(tmp_path / name).frames == 2 * SAMPLE_RATE for name in named)
+
+
+def test_a_reader_that_leaves_stops_the_printing_and_not_the_music(generate_in_a_process, tmp_path):
+    """As in `musicgen-edu generate … | head -1`."""
+    process = generate_in_a_process("piano")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait(timeout=600) == 0
+    assert soundfile.info(tmp_path / "music.wav").frames == 2 * SAMPLE_RATE
+
+
+@pytest.mark.parametrize("words", [["--help"], ["verify", "--help"], ["generate", "--help"]], ids=" ".join)
+def test_every_command_outlives_its_reader(words):
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen([sys.executable, "-m", "musicgen_edu", *words], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert process.communicate(timeout=600)[1] == b"" and process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+        ),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+    ],
+    ids=["Python", "CPU", "GPU"],
+)
+def test_out_of_memory_is_one_sentence(generate, monkeypatch, capsys, error):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(MusicGen, "generate", fail)
+    assert generate("piano") == 2
+    assert capsys.readouterr().err == "musicgen-edu: there is not enough memory for this; ask for a shorter duration\n"
+    assert os.listdir() == []
+
+
+def test_other_runtime_errors_are_not_hidden(generate, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(MusicGen, "generate", fail)
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        generate("piano")
+    assert os.listdir() == []
+
+
+def test_evaluate_refuses_before_it_makes_a_folder(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("fluidsynth")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["evaluate", "--prompts", "3"]) == 2
+    assert "at least 16 prompts" in capsys.readouterr().err
+    (tmp_path / "codes").mkdir()
+    (tmp_path / "codes" / "codes-250-000.safetensors").write_bytes(b"damaged")
+    assert cli.main(["evaluate", "--training-codes", "codes"]) == 2
+    assert "is damaged, or holds no codes" in capsys.readouterr().err
+    assert os.listdir() == ["codes"]
 
 
 def test_unknown_words_are_named_in_one_line(generate, capsys):
@@ -125,7 +218,7 @@ def test_unknown_words_are_named_in_one_line(generate, capsys):
         ["piano", "--seed", "-1"],
         ["piano", "--seed", str(2**70)],
         ["piano", "--seed", "x"],
-        ["piano", "--output", "music.mp3"],
+        ["piano", "--output", "music.aac"],
         ["piano", "--output", "missing/music.wav"],
         ["piano", "--output", "music.wav/music.wav"],
         ["piano", "--model", "missing"],

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import EncodecConfig, EncodecModel
 
+from musicgen_edu.audio import Audio
 from musicgen_edu.codec import Codec, StreamingCodecDecoder
 from musicgen_edu.config import CodecConfig
-from musicgen_edu.spectrogram import mel_distance
+from musicgen_edu.spectrogram import log_mel, mel_distance
 from musicgen_edu.training.codec import (
     CodecObjective,
     SharpenObjective,
@@ -141,6 +142,84 @@ def test_the_first_codebooks_decode_alone(kept):
     latents = sum(codec.quantizer.vq.layers[k]._codebook.embed[codes[:, k]] for k in range(kept)).transpose(1, 2)
     with torch.no_grad():
         torch.testing.assert_close(codec.decode(codes[:, :kept]), codec.decoder(latents))
+
+
+def test_what_the_codec_gives_is_ordinary():
+    """Labels of a training, waveforms that are faded in place: no inference tensors."""
+    codec = build(TINY)
+    codes = codec.encode(torch.randn(2, 1, 320))
+    waveform = codec.decode(codes)
+    stream = StreamingCodecDecoder(codec).push(codes, last=True)
+    for tensor in (codes, waveform, stream):
+        assert not tensor.is_inference() and not tensor.requires_grad
+        tensor[..., -1] *= 0
+    log_mel(waveform[:, 0], 800, n_fft=64, bands=8)
+    (waveform * torch.ones(1, requires_grad=True)).sum().backward()
+
+
+def test_a_spectrogram_under_inference_mode_spoils_no_later_training():
+    with torch.inference_mode():
+        log_mel(torch.randn(1, 4_000), 1_234, n_fft=256, bands=11)
+    waveform = torch.randn(1, 4_000, requires_grad=True)
+    log_mel(waveform, 1_234, n_fft=256, bands=11).sum().backward()
+    assert waveform.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32])
+def test_codes_may_be_kept_in_fewer_bits(dtype):
+    codec = build(TINY)
+    codes = codec.encode(torch.randn(1, 1, 320))
+    assert torch.equal(codec.decode(codes.to(dtype)), codec.decode(codes))
+
+
+def test_autocast_changes_neither_codes_nor_sound():
+    codec, waveform = build(TINY), torch.randn(1, 1, 320)
+    codes = codec.encode(waveform)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(codec.encode(waveform), codes)
+        assert torch.equal(codec.decode(codes), codec.decode(codes.clone()))
+        pushed = StreamingCodecDecoder(codec).push(codes, last=True)
+    for sound in (codec.decode(codes), pushed):
+        assert sound.dtype == torch.float32
+        torch.testing.assert_close(sound, codec.decode(codes), atol=1e-5, rtol=1e-4)
+
+
+def test_a_padded_batch_has_the_codes_of_its_clips_alone():
+    codec, waveform = build(TINY), torch.randn(3, 1, 330)
+    lengths = [330, 170, 161]
+    codes = codec.encode(waveform, lengths)
+    for row, clip, length in zip(codes, waveform, lengths, strict=True):
+        alone = codec.encode(clip[None, :, :length])[0]
+        assert torch.equal(row[:, : alone.shape[1]], alone) and not row[:, alone.shape[1] :].any()
+    assert torch.equal(codes, codec.encode(waveform, torch.tensor(lengths)))
+    for wrong in ([330, 170], [330, 0, 1], [331, 1, 1]):
+        with pytest.raises(ValueError, match="a length from 1 to 330 samples for each clip"):
+            codec.encode(waveform, wrong)
+
+
+def test_audio_of_another_rate_or_channels_is_refused_with_its_mend():
+    codec = build(TINY)
+    right = Audio(torch.randn(1, 1, 800), 800)
+    assert torch.equal(codec.encode(right), codec.encode(right.waveform))
+    for wrong in (Audio(torch.randn(1, 1, 2_400), 2_400), Audio(torch.randn(1, 2, 800), 800)):
+        with pytest.raises(ValueError, match=r"`audio.convert\(800, 1\)` mends that"):
+            codec.encode(wrong)
+        assert codec.encode(wrong.convert(800, 1)).shape == (1, 3, 50)
+
+
+@pytest.mark.parametrize(
+    ("waveform", "error"),
+    [
+        (torch.zeros(1, 1, 9, dtype=torch.int16), TypeError),
+        ([0.0], TypeError),
+        (torch.zeros(9), ValueError),
+        (torch.zeros(1, 2, 9), ValueError),
+        (torch.zeros(1, 1, 0), ValueError),
+    ],
+)
+def test_what_is_no_waveform_is_refused_by_the_codec(waveform, error, unchecked_annotations):
+    with pytest.raises(error, match="^The codec takes a waveform"):
+        build(TINY).encode(waveform)
 
 
 def test_bad_codes_are_refused_in_a_sentence():

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -102,11 +103,19 @@ def read_training_codes(folder: Path) -> list[Tensor]:
 
     Raises:
         FileNotFoundError: the folder holds none.
+        ValueError: a file is damaged, or holds no codes.
     """
     files = sorted(folder.glob("codes-*.safetensors"))
     if not files:
         raise FileNotFoundError(f"No training codes (codes-*.safetensors) in {folder}; name a run's folder `codes`.")
-    return [load_file(file)["codes"] for file in files]
+    return [_read_codes(file) for file in files]
+
+
+def _read_codes(file: Path) -> Tensor:
+    try:
+        return load_file(file)["codes"]
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{file} is damaged, or holds no codes ({error}): let training make it again.") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,6 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("the seed must be from 0 to 2**32 − 1")
     training_codes = read_training_codes(args.training_codes) if args.training_codes else []
     model = MusicGen.from_pretrained(args.model) if args.model else create_musicgen_model("tiny")
+    _check(model, plan)
+    Renderer()  # what it lacks is said before a folder is made
     args.output.mkdir(parents=True, exist_ok=True)
     write_report(evaluate(model, plan, training_codes), args.output)
     print((args.output / "report.md").read_text(encoding="utf-8"))
