@@ -38,6 +38,7 @@ test: $(VENV)/installed-test  ## run all tests
 
 notebooks: $(VENV)/installed-lab  ## run all notebooks again and store their outputs
 	$(BIN)/python .ci/repository_address.py
+	$(BIN)/python .ci/room_links.py
 	$(BIN)/python .ci/glossary.py
 	$(BIN)/python -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=120 \
 		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False $(NOTEBOOKS)

@@ -2,7 +2,12 @@
 // keyboards know; what they are named after is their label.
 
 const KEYS = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp", "PageDown", " "]);
-let made = 0;
+
+// Every control loads this module anew, so that a counter would give each the same number, and radio buttons of one
+// name would be one group.
+function newId() {
+  return `musicgen-control-${Math.random().toString(36).slice(2)}`;
+}
 
 function create(tag, attributes, ...children) {
   const element = document.createElement(tag);
@@ -31,7 +36,7 @@ function follow(model, names, show) {
 }
 
 function slider(model, el) {
-  const id = `musicgen-control-${++made}`;
+  const id = newId();
   const label = create("label", { for: id }, model.get("description"));
   const input = create("input", { id, type: "range", min: 0, step: 1 });
   const output = create("output", { for: id });
@@ -51,7 +56,7 @@ function slider(model, el) {
 }
 
 function choice(model, el) {
-  const id = `musicgen-control-${++made}`;
+  const id = newId();
   const options = create("div", { role: "radiogroup", "aria-labelledby": id });
   el.append(create("span", { id, class: "musicgen-name" }, model.get("description")), options);
   const build = () => {

@@ -52,8 +52,11 @@ def use(page: Page, widget: Locator) -> list[str]:
             met.append(control)
             kinds.append(kind.removesuffix(" at its end"))
         page.keyboard.press("Tab")
-    left = {"button", "box", "text", "slider"} & {kind for kind in kinds}
-    assert left or "choice" in kinds, "Tab reaches no control of a widget"
+    assert kinds, "Tab reaches no control of a widget"
+    groups = widget.locator("[role=radiogroup]").all()
+    assert all(group.locator("input:checked").count() == 1 for group in groups if group.locator(FOCUSABLE).count()), (
+        "a choice has lost its value to another"
+    )
     return list(dict.fromkeys(kinds))
 
 
