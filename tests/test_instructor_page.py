@@ -36,3 +36,21 @@ def test_a_plan_adds_up_and_names_sections_of_its_notebook(room):
     assert title == found[0]
     assert not {name for names, *_ in rows for name in names.split(" · ")} - set(found)
     assert [sum(int(row[column]) for row in rows if row[column] != "–") for column in (1, 2)] == [45, 90]
+
+
+@pytest.mark.parametrize("room", [path.name[:2] for path in sorted(FOLDER.glob("*.ipynb"))])
+def test_the_page_says_the_minutes_of_the_exercises(room):
+    (path,) = FOLDER.glob(f"{room}_*.ipynb")
+    titles = re.findall(r"### Exercise \d+: .*?\([★☆]{3}, (\d+) minutes\)", path.read_text(encoding="utf-8"))
+    (row,) = re.findall(rf"^\| \[`{path.stem}`\].*$", PAGE, re.MULTILINE)
+    assert int(row.split("|")[4]) == sum(map(int, titles))
+
+
+@pytest.mark.parametrize("room", ["06", "07", "08", "09", "10", "13"])
+def test_a_room_and_the_page_say_the_same_minutes_and_where_to_stop(room):
+    (path,) = FOLDER.glob(f"{room}_*.ipynb")
+    text = path.read_text(encoding="utf-8")
+    reading, exercises = re.search(r"About (\d+) minutes, and (\d+) more for the exercises", text).groups()
+    (row,) = re.findall(rf"^\| \[`{path.stem}`\].*$", PAGE, re.MULTILINE)
+    assert [cell.strip() for cell in row.split("|")[3:5]] == [reading, exercises]
+    assert text.count("**You can stop here.**") == 1
