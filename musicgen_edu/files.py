@@ -13,7 +13,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     Raises:
         OSError: of the fitting kind, with one sentence, where the folder cannot be written or is full.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays one, and leads to what is written
     temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_bytes(content)

@@ -215,29 +215,50 @@ class MusicGen(nn.Module):
         folder: str | os.PathLike,
         *,
         dtype: torch.dtype = torch.float32,
-        max_shard_size: int = MAX_SHARD_SIZE,
+        max_shard_size: int | str = MAX_SHARD_SIZE,
     ) -> None:
         """Write the model as a folder that `from_pretrained` and transformers open.
 
         All files are complete under a temporary name before the first of them takes its place.
-        `dtype` is how weights are stored (the codec's stay float32); both open them as float32.
+        `dtype` is how weights are stored (the codec's stay float32); both open them as float32. `max_shard_size` is
+        a number of bytes, or a size such as "5GB".
 
         Raises:
             WidthMismatchError: the text encoder and the decoder do not fit, which the format cannot say.
+            ValueError: a part of the model was quantised, replaced or wrapped in what is not known, or an option is
+                impossible; nothing is written.
             OSError: the folder cannot be written.
         """
-        write_model(self, folder, dtype, max_shard_size)
+        write_model(self, folder, dtype, max_shard_size=max_shard_size)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike) -> MusicGen:
-        """Open a mono MusicGen's folder, written by `save_pretrained` or by transformers, in float32 on the CPU.
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        revision: str | None = None,
+        progress: Progress | None = None,
+    ) -> MusicGen:
+        """Open a MusicGen's checkpoint, written by `save_pretrained` or by transformers, in evaluation mode.
+
+        Args:
+            source: a folder, or a name on the hub such as "facebook/musicgen-small", which is downloaded once.
+            dtype: the precision of text encoder, projection and decoder; the codec's is always float32.
+            device: where the model shall compute.
+            revision: a branch, tag or commit on the hub.
+            progress: called as `progress(bytes_done, bytes_in_all)` after every tensor.
 
         Raises:
-            FileNotFoundError: there is no such folder, or it lacks its config or its weights.
+            FileNotFoundError: there is no such folder, name or revision, or its config or its weights are missing.
             ValueError: the folder holds another model, damaged files, pickles only, tensors that do not fit the config,
-                or something that these classes do not support.
+                or something that these classes do not support; or there is no such device or precision.
+            MemoryError: the weights do not fit into the device's free memory.
+            OSError: the hub cannot be reached (ConnectionError), wants its owner to be asked (PermissionError), or the
+                disk is full.
         """
-        return read_model(cls, folder)
+        return read_model(cls, source, dtype, device, revision, progress)
 
 
 def _as_list(prompt: str | Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from musicgen_edu.config import PRESETS, CodecConfig, DecoderConfig, MusicGenConfig
+from musicgen_edu.devices import find_device
 from musicgen_edu.model import MusicGen
 from musicgen_edu.patterns import create_pattern
 from musicgen_edu.sampling import create_generators
@@ -46,23 +47,21 @@ def create_musicgen_model(
     if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"There is no preset {name!r}: choose one of {', '.join(PRESETS)}.")
     config = _override(PRESETS[name], overrides)
-    try:
-        device = None if device is None else torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f'There is no device {device!r}: give "cpu", or a name such as "cuda".') from error
-    if device is not None and device.type == "meta":
+    seed = create_generators(seed, 1)[0].initial_seed()  # refuses what is no seed
+    device = find_device("cpu" if device is None else device)
+    if device.type == "meta":
         with device:
             return MusicGen(config, preflight=preflight)
     if name == "tiny" and config.decoder == PRESETS[name].decoder:
         model = MusicGen.from_pretrained(SHIPPED)
         model.config = _override(model.config, overrides)  # the folder knows how many pieces its tokenizer has
     else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(create_generators(seed, 1)[0].initial_seed())  # refuses what is no seed
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.manual_seed(seed)
             model = MusicGen(config, Tokenizer.from_pretrained(SHIPPED), preflight=preflight)
         if name == "tiny" and config.codec == PRESETS[name].codec:
             model.codec = MusicGen.from_pretrained(SHIPPED).codec
-    return model if device is None else model.to(device)
+    return model.to(device, torch.float32)
 
 
 def _override(config: MusicGenConfig, overrides: dict[str, int | float | bool | str]) -> MusicGenConfig:

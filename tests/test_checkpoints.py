@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from musicgen_edu.checkpoints.names import expected_shapes
+from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.checkpoints.tensors import (
     CheckpointError,
+    check_numbers,
     check_tensors,
+    list_tensors,
     read_config,
     read_json,
     read_tensors,
@@ -20,6 +26,8 @@ from musicgen_edu.checkpoints.tensors import (
     write_tensors,
     writing_folder,
 )
+from musicgen_edu.config import PRESETS
+from musicgen_edu.model import MusicGen
 
 
 @pytest.fixture
@@ -106,8 +114,8 @@ def test_a_file_in_the_way_of_a_folder(tmp_path):
 
 def test_config_of_the_right_type(tmp_path):
     write_json(tmp_path / "config.json", {"model_type": "musicgen", "size": 3})
-    assert read_config(tmp_path, "musicgen")["size"] == 3
-    assert read_config(str(tmp_path), "musicgen")["size"] == 3
+    assert read_config(tmp_path, ("musicgen",))["size"] == 3
+    assert read_config(str(tmp_path), ("musicgen",))["size"] == 3
 
 
 @pytest.mark.parametrize(
@@ -125,12 +133,12 @@ def test_config_that_is_not_one(tmp_path, content, error, message):
     if content is not None:
         (tmp_path / "config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(error, match=message):
-        read_config(tmp_path, "musicgen")
+        read_config(tmp_path, ("musicgen",))
 
 
 def test_no_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
-        read_config(tmp_path / "nowhere", "musicgen")
+        read_config(tmp_path / "nowhere", ("musicgen",))
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".pt", ".ckpt"])
@@ -180,13 +188,17 @@ def test_a_damaged_index(tmp_path, index):
         read_tensors(tmp_path)
 
 
+def shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
 def test_tensors_that_do_not_fit_are_named(tensors):
-    check_tensors(tensors, dict(tensors), "It")
-    found = dict(tensors)
+    check_tensors(shapes(tensors).items(), shapes(tensors), "It")
+    found = shapes(tensors)
     found["strange"] = found.pop("half")
-    found["layers.0.weight"] = torch.zeros(10, 11)
+    found["layers.0.weight"] = (10, 11)
     with pytest.raises(CheckpointError) as caught:
-        check_tensors(tensors, found, "The folder x")
+        check_tensors(shapes(tensors).items(), found, "The folder x")
     assert str(caught.value) == (
         "The folder x does not fit its config: it lacks half; it has strange, which the model does not know; "
         "it has layers.0.weight of shape [10, 11] instead of [10, 10]."
@@ -194,5 +206,113 @@ def test_tensors_that_do_not_fit_are_named(tensors):
 
 
 def test_of_many_tensors_a_few_are_named(tensors):
-    with pytest.raises(CheckpointError, match=r"lacks half, layers\.0\.weight, layers\.1\.weight and 3 more\.$"):
-        check_tensors(tensors, {}, "It")
+    with pytest.raises(CheckpointError, match=r"lacks layers\.0\.weight, layers\.1\.weight, layers\.2\.weight and 3 more"):
+        check_tensors(shapes(tensors).items(), {}, "It")
+
+
+def test_a_config_that_asks_for_endlessly_many_tensors_is_refused_all_the_same(tensors):
+    endless = ((f"layers.{number}.weight", (10, 10)) for number in itertools.count())
+    with pytest.raises(CheckpointError, match=r"lacks layers\.5\.weight, .*it has half, which the model does not know"):
+        check_tensors(endless, shapes(tensors), "It")
+
+
+def test_numbers_that_are_no_plain_floats_are_named(tmp_path, tensors):
+    write_tensors(tmp_path, tensors)
+    check_numbers(list_tensors(tmp_path), "It")
+    write_tensors(tmp_path, tensors | {"packed": torch.zeros(3, dtype=torch.int8)})
+    with pytest.raises(CheckpointError, match=r"no plain floats: packed \(I8\)"):
+        check_numbers(list_tensors(tmp_path), "It")
+
+
+def test_tensors_are_listed_without_being_read_and_read_as_asked(tmp_path, tensors):
+    write_tensors(tmp_path, tensors)
+    listed = list_tensors(tmp_path)
+    assert {name: stored.shape for name, stored in listed.items()} == shapes(tensors)
+    assert listed["half"].kind == "BF16" and listed["layers.0.weight"].kind == "F32"
+    read = {"layers.0.weight": torch.float16, "layers.1.weight": None}
+    read = {name: listed[name].read(dtype=dtype) for name, dtype in read.items()}
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(bytes(file.stat().st_size))  # what was read is memory of its own, and no view of the file
+    assert torch.equal(read["layers.0.weight"], tensors["layers.0.weight"].half())
+    assert torch.equal(read["layers.1.weight"], tensors["layers.1.weight"])
+
+
+def test_precisions_of_stored_tensors(tmp_path, tensors):
+    dtypes = dict.fromkeys(tensors, torch.float16) | {"half": torch.float32}
+    write_tensors(tmp_path, tensors, dtypes=dtypes)
+    assert {name: tensor.dtype for name, tensor in read_tensors(tmp_path).items()} == dtypes
+
+
+@pytest.mark.parametrize(("size", "files"), [("900", 3), ("1KB", 3), ("5MB", 1), ("5GB", 1), ("1 KB", 3)])
+def test_sizes_of_shards_in_words(tmp_path, tensors, size, files):
+    write_tensors(tmp_path, tensors, max_shard_size=size)
+    assert len(list(tmp_path.glob("*.safetensors"))) == files
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize("size", [0, -1, 1.5, True, None, "", "5 apples", "GB", "1e9", "0GB", [5]])
+def test_sizes_of_shards_that_are_none(tmp_path, tensors, size):
+    with pytest.raises(ValueError, match="max_shard_size must be a number of bytes, or a size such as"):
+        write_tensors(tmp_path, tensors, max_shard_size=size)
+    assert os.listdir(tmp_path) == []
+
+
+def test_files_that_are_not_ours_stay(tmp_path, tensors):
+    """Only the weights that would be taken for the new ones go: those of our names, and shards that an index lists."""
+    with writing_folder(tmp_path) as unfinished:
+        write_tensors(unfinished, tensors, max_shard_size=900)
+    theirs = ["model-ema.safetensors", "model_of_mine.safetensors", "model-00001-of-00009.safetensors", "notes.txt"]
+    for name in theirs:
+        (tmp_path / name).write_text("mine")
+    with writing_folder(tmp_path) as unfinished:
+        write_tensors(unfinished, tensors)
+    assert sorted(os.listdir(tmp_path)) == sorted(["model.safetensors", *theirs])
+    with writing_folder(tmp_path) as unfinished:
+        write_tensors(unfinished, tensors, max_shard_size=900)
+    assert {"model-00003-of-00003.safetensors", *theirs} < set(os.listdir(tmp_path))
+    assert "model.safetensors" not in os.listdir(tmp_path)
+
+
+def test_a_damaged_index_keeps_nobody_from_saving(tmp_path, tensors):
+    (tmp_path / "model.safetensors.index.json").write_text("{")
+    with writing_folder(tmp_path) as unfinished:
+        write_tensors(unfinished, tensors)
+    assert os.listdir(tmp_path) == ["model.safetensors"]
+
+
+def test_an_index_cannot_have_files_elsewhere_removed(tmp_path, tensors):
+    (tmp_path / "model-00001-of-00001.safetensors").touch()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_json(folder / "model.safetensors.index.json", {"weight_map": {"a": "../model-00001-of-00001.safetensors"}})
+    with writing_folder(folder) as unfinished:
+        write_tensors(unfinished, tensors)
+    assert (tmp_path / "model-00001-of-00001.safetensors").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_a_link_to_a_folder_stays_a_link(tmp_path, tensors):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with writing_folder(tmp_path / "link") as unfinished:
+        write_tensors(unfinished, tensors)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "elsewhere" / "model.safetensors").is_file()
+
+
+MORE = replace(PRESETS["tiny"].codec, conv_shortcut=True, num_residual_layers=3, compress=4, num_lstm_layers=0,
+               kernel_size=5, last_kernel_size=3, residual_kernel_size=5)  # fmt: skip
+FEW_LAYERS = replace(PRESETS["small"].decoder, num_layers=2)
+SIZES = {
+    "tiny": PRESETS["tiny"],
+    "equal widths": replace(PRESETS["tiny"], decoder=replace(PRESETS["tiny"].decoder, hidden_size=512, num_heads=8)),
+    "small": replace(PRESETS["small"], decoder=FEW_LAYERS),
+    "other codec": replace(PRESETS["tiny"], codec=MORE),
+    "gated": replace(PRESETS["tiny"], text_encoder=replace(PRESETS["tiny"].text_encoder, feed_forward="gated-gelu")),
+}
+
+
+@pytest.mark.parametrize("config", SIZES.values(), ids=SIZES)
+def test_the_table_of_names_is_that_of_the_models_themselves(config):
+    with torch.device("meta"):
+        model = MusicGen(config)
+    assert dict(expected_shapes(config)) == shapes(named_tensors(model))

@@ -24,7 +24,7 @@ live presets model
 checkpoints
 generation sampling codec patterns decoder projection text_encoder tokenizer
 conditioning optimization
-audio player spectrogram config files
+audio player spectrogram config devices files
 _arguments _torchaudio
 """
 PLANNED = {"classroom", "live", "conditioning", "optimization"}  # rooms that are not built yet

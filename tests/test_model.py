@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import shutil
 import warnings
 from dataclasses import replace
 
@@ -23,7 +24,15 @@ from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 from transformers import AutoProcessor, AutoTokenizer, MusicgenForConditionalGeneration, pipeline
 
-from musicgen_edu import PATTERNS, CheckpointError, MusicGen, UnknownWordsWarning, WidthMismatchError
+from musicgen_edu import (
+    PATTERNS,
+    CheckpointError,
+    MusicGen,
+    UnknownWordsWarning,
+    WidthMismatchError,
+    create_musicgen_model,
+    devices,
+)
 from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.sampling import apply_guidance
 
@@ -206,7 +215,7 @@ def test_names_of_older_checkpoints(base_folder, tmp_path):
         ("decoder", {"ffn_dim": -1}, "ffn_dim=-1"),
         ("text_encoder", {"feed_forward_proj": "gated-silu"}, "feed_forward_proj='gated-silu'"),
         ("text_encoder", {"model_type": "bert"}, "model_type='bert'; only 't5'"),
-        ("text_encoder", {"vocab_size": 5}, "the text encoder embeds 5"),
+        ("text_encoder", {"vocab_size": 5}, "has text_encoder.shared.weight of shape"),
         ("audio_encoder", {"normalize": True}, "normalize=True"),
         ("audio_encoder", {"norm_type": "time_group_norm"}, "norm_type='time_group_norm'"),
         ("audio_encoder", {"chunk_length_s": 1.0}, "chunk_length_s=1.0"),
@@ -225,9 +234,186 @@ def test_what_is_not_supported_is_refused(base_folder, tmp_path, part, change, m
     for name in ("model.safetensors", "tokenizer.json"):
         (tmp_path / name).write_bytes((base_folder / name).read_bytes())
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="cannot be opened") as caught:
+    with pytest.raises(CheckpointError, match="cannot be opened|does not fit") as caught:
         MusicGen.from_pretrained(tmp_path)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_config_that_asks_for_thousands_of_layers_is_refused_before_a_model_is_built(base_folder, tmp_path, monkeypatch):
+    config = json.loads((base_folder / "config.json").read_text())
+    config["decoder"]["num_hidden_layers"] = 5_000
+    (tmp_path / "model.safetensors").write_bytes((base_folder / "model.safetensors").read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(MusicGen, "__init__", lambda *_, **__: pytest.fail("a model is built"))
+    with pytest.raises(CheckpointError, match=r"lacks decoder\.model\.decoder\.layers\.2\.self_attn\.q_proj\.weight, "):
+        MusicGen.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.bool, torch.complex64])
+def test_weights_that_are_no_floats_are_refused(base_folder, tmp_path, kind):
+    shutil.copytree(base_folder, tmp_path, dirs_exist_ok=True)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["enc_to_dec_proj.bias"] = tensors["enc_to_dec_proj.bias"].to(kind)
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="no plain floats: enc_to_dec_proj.bias"):
+        MusicGen.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_precisions_as_asked(own_folder, model, dtype):
+    opened = MusicGen.from_pretrained(own_folder, dtype=dtype)
+    assert not opened.training
+    assert not any(tensor.is_meta for tensor in [*opened.parameters(), *opened.buffers()])
+    wo = "text_encoder.model.encoder.block.0.layer.1.DenseReluDense.wo.weight"
+    for name, parameter in opened.named_parameters():
+        kept = name.startswith("codec.") or (dtype == torch.float16 and name == wo)
+        assert parameter.dtype == (torch.float32 if kept else dtype), name
+    reference = MusicgenForConditionalGeneration.from_pretrained(own_folder, dtype=dtype)
+    assert reference.get_parameter(wo.replace(".model.", ".", 1)).dtype == opened.get_parameter(wo).dtype
+    audio = opened.generate("peaceful piano melody", 0.2)
+    assert audio.waveform.dtype == torch.float32 and audio.waveform.isfinite().all()
+
+
+def test_parts_of_mixed_precision(model_config, tokenizer):
+    """Any part alone in bfloat16 works, and changes the scores by no more than bfloat16 explains."""
+    codes, (ids, mask) = torch.randint(32, (2, 4, 6)), tokenizer(PROMPTS)
+    model = MusicGen(model_config, tokenizer)
+    exact = model(codes, ids, mask)
+    for part in ("text_encoder", "projection", "decoder"):
+        lowered = copy.deepcopy(model)
+        getattr(lowered, part).bfloat16()
+        logits = lowered(codes, ids, mask).float()
+        assert 0 < (logits - exact).abs().max() < 0.1 * exact.abs().max(), part
+        assert lowered.generate(PROMPTS, 0.1).codes.shape == (2, 4, 5)
+
+
+def test_surroundings_do_not_change_what_is_opened(own_folder, model):
+    expected = model.generate("piano", 0.1).waveform
+    torch.set_default_dtype(torch.float64)
+    try:
+        opened = MusicGen.from_pretrained(own_folder)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        elsewhere = MusicGen.from_pretrained(own_folder)
+    for found in (opened, elsewhere):
+        assert {(tensor.dtype, tensor.device.type) for tensor in found.parameters()} == {(torch.float32, "cpu")}
+        assert torch.equal(found.generate("piano", 0.1).waveform, expected)
+
+
+def test_progress_of_loading(own_folder, model):
+    seen = []
+    MusicGen.from_pretrained(own_folder, progress=lambda done, total: seen.append((done, total)))
+    total = sum(tensor.nbytes for tensor in named_tensors(model).values())
+    assert len(seen) == len(named_tensors(model)) and seen[-1] == (total, total)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": torch.int8}, "dtype must be torch.float32, torch.float16 or torch.bfloat16, not torch.int8"),
+        ({"dtype": "float16"}, "dtype must be torch.float32, torch.float16 or torch.bfloat16, not 'float16'"),
+        ({"device": "toaster"}, "There is no device 'toaster'"),
+        ({"device": 1.5}, "There is no device 1.5"),
+    ],
+)
+def test_options_of_loading_that_are_none(own_folder, options, message):
+    with pytest.raises(ValueError, match=message):
+        MusicGen.from_pretrained(own_folder, **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+@pytest.mark.parametrize("call", [MusicGen.from_pretrained, lambda _, **options: create_musicgen_model("tiny", **options)])
+def test_a_device_that_this_machine_lacks(own_folder, call):
+    with pytest.raises(ValueError, match="PyTorch finds no device 'cuda' in this machine"):
+        call(own_folder, device="cuda")
+
+
+def test_more_than_the_memory_holds_is_refused_before_it_is_taken(own_folder, monkeypatch):
+    monkeypatch.setattr(devices, "free_memory", lambda device: 100_000)
+    with pytest.raises(MemoryError, match=r"needs \d+ MB of memory and 0 MB are free"):
+        MusicGen.from_pretrained(own_folder)
+
+
+def snapshot(folder) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": torch.int8}, "dtype must be"),
+        ({"dtype": "float16"}, "dtype must be"),
+        ({"dtype": torch.float64}, "dtype must be"),
+        ({"max_shard_size": "many"}, "max_shard_size must be"),
+        ({"max_shard_size": 0}, "max_shard_size must be"),
+    ],
+)
+def test_options_of_saving_that_are_none(model, tmp_path, options, message):
+    model.save_pretrained(tmp_path)
+    before = snapshot(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        model.save_pretrained(tmp_path, **options)
+    assert snapshot(tmp_path) == before
+
+
+WRAPPED = {
+    "decoder": lambda model: setattr(model, "decoder", torch.compile(model.decoder)),
+    "layer": lambda model: model.decoder.layers.__setitem__(0, torch.compile(model.decoder.layers[0])),
+    "projection": lambda model: setattr(model, "projection", torch.compile(model.projection)),
+    "text encoder": lambda model: setattr(model, "text_encoder", torch.compile(model.text_encoder)),
+    "codec": lambda model: setattr(model, "codec", torch.compile(model.codec)),
+    "data parallel": lambda model: setattr(model, "decoder", torch.nn.DataParallel(model.decoder)),
+    "in place": lambda model: model.decoder.compile(),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+def test_what_was_compiled_is_saved_as_it_was(model, tmp_path, wrap):
+    wrapped = copy.deepcopy(model)
+    wrap(wrapped)
+    wrapped.save_pretrained(tmp_path)
+    found = named_tensors(MusicGen.from_pretrained(tmp_path))
+    assert all(torch.equal(tensor, found[name]) for name, tensor in named_tensors(model).items())
+
+
+class Wrapper(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+
+CHANGED = {
+    "quantised": lambda model: torch.ao.quantization.quantize_dynamic(model.decoder, inplace=True),
+    "parametrised": lambda model: torch.nn.utils.parametrizations.weight_norm(model.decoder.lm_heads[0]),
+    "replaced": lambda model: setattr(model.decoder, "lm_heads", torch.nn.ModuleList(model.decoder.lm_heads[:2])),
+    "of another shape": lambda model: setattr(model.decoder.layers[0], "fc1", torch.nn.Linear(24, 7, bias=False)),
+    "wrapped": lambda model: model.decoder.layers.__setitem__(0, Wrapper(model.decoder.layers[0])),
+    "without values": lambda model: model.decoder.to("meta"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*quantization.*")
+@pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED)
+def test_what_could_not_be_opened_again_is_not_saved(model, tmp_path, change):
+    model.save_pretrained(tmp_path)
+    before, changed = snapshot(tmp_path), copy.deepcopy(model)
+    change(changed)
+    with pytest.raises(ValueError, match="^This model cannot be saved") as caught:
+        changed.save_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert snapshot(tmp_path) == before
+
+
+def test_weights_that_share_memory_are_saved(model, tmp_path):
+    tied = copy.deepcopy(model)
+    tied.decoder.lm_heads[0].weight = tied.decoder.lm_heads[1].weight
+    tied.save_pretrained(tmp_path)
+    found = named_tensors(MusicGen.from_pretrained(tmp_path))
+    assert torch.equal(found["decoder.lm_heads.0.weight"], model.decoder.lm_heads[1].weight)
 
 
 def test_tensors_that_do_not_fit_are_named(base_folder, tmp_path):

@@ -1,96 +1,132 @@
-"""A whole model to and from a checkpoint folder, in transformers' MusicGen layout.
+"""A whole model to and from a checkpoint, in transformers' MusicGen layout.
 
-`tensors.py` knows files and `transformers_config.py` knows sizes; here the names of the parts are added, so that one
-folder serves this package and transformers' `MusicgenForConditionalGeneration`, `AutoTokenizer` and `AutoProcessor`.
+`hub.py` finds the folder, `tensors.py` knows files, `transformers_config.py` sizes and `names.py` what each tensor is
+called; here a model is taken apart and put together, so that one folder serves this package and transformers'
+`MusicgenForConditionalGeneration`, `AutoTokenizer` and `AutoProcessor`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from musicgen_edu.checkpoints.hub import find_folder
+from musicgen_edu.checkpoints.names import expected_shapes, with_names_of_today
 from musicgen_edu.checkpoints.tensors import (
     CheckpointError,
+    StoredTensor,
+    check_numbers,
     check_tensors,
+    list_tensors,
     read_config,
     read_json,
-    read_tensors,
     write_json,
     write_tensors,
     writing_folder,
 )
 from musicgen_edu.checkpoints.transformers_config import (
+    MODEL_TYPES,
     feature_extractor_config,
     from_transformers,
     generation_config,
     to_transformers,
 )
 from musicgen_edu.config import MusicGenConfig
+from musicgen_edu.devices import check_memory, find_device
 from musicgen_edu.projection import check_widths
 from musicgen_edu.tokenizer import Tokenizer
 
-# What older checkpoints call a tensor -> its name today.
-_OLD_NAMES = (
-    (".weight_g", ".parametrizations.weight.original0"),
-    (".weight_v", ".parametrizations.weight.original1"),
-    ("text_encoder.encoder.embed_tokens.", "text_encoder.shared."),
-)
-_COMPUTED = "decoder.model.decoder.embed_positions.weights"  # older checkpoints store what is computed here
+PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
+_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|module)\.")  # what torch.compile and data parallelism put before names
+
+Progress = Callable[[int, int], object]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return all weights of a MusicGen, without copying, under the names they have in a checkpoint."""
-    named = {f"text_encoder.{name}": tensor for name, tensor in model.text_encoder.model.state_dict().items()}
-    del named["text_encoder.encoder.embed_tokens.weight"]  # the same tensor as `shared`
+    named = _state("text_encoder.", model.text_encoder.model)
+    named.pop("text_encoder.encoder.embed_tokens.weight", None)  # the same tensor as `shared`
     if model.projection is not None:
-        named |= {f"enc_to_dec_proj.{name}": tensor for name, tensor in model.projection.state_dict().items()}
-    for name, tensor in model.decoder.state_dict().items():
-        prefix = "decoder." if name.startswith("lm_heads.") else "decoder.model.decoder."
-        named[prefix + name] = tensor
+        named |= _state("enc_to_dec_proj.", model.projection)
+    for name, tensor in _state("", model.decoder).items():
+        named[("decoder." if name.startswith("lm_heads.") else "decoder.model.decoder.") + name] = tensor
     return named | {f"audio_encoder.{name}": tensor for name, tensor in model.codec.export_state_dict().items()}
 
 
-def write_model(model: nn.Module, folder: str | os.PathLike, dtype: torch.dtype, max_shard_size: int) -> None:
-    """Write a MusicGen as `MusicGen.save_pretrained` describes it."""
+def _state(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    return {prefix + _WRAPPERS.sub("", name): tensor for name, tensor in module.state_dict().items()}
+
+
+def write_model(
+    model: nn.Module, folder: str | os.PathLike, dtype: torch.dtype = torch.float32, **limits: int | str
+) -> None:
+    """Write a MusicGen as `MusicGen.save_pretrained` describes it; `limits` is its `max_shard_size`."""
+    _check_precision(dtype)
     check_widths(model.config.text_encoder.hidden_size, model.config.decoder)  # the format cannot say a mismatch
-    config = to_transformers(model.config)
+    config, tensors = to_transformers(model.config), named_tensors(model)
+    _check_writable(model.config, tensors)
+    dtypes = {name: torch.float32 if name.startswith("audio_encoder.") else dtype for name in tensors}
     with writing_folder(folder) as unfinished:
         write_json(unfinished / "config.json", config)
         write_json(unfinished / "generation_config.json", generation_config(model.config))
         write_json(unfinished / "preprocessor_config.json", feature_extractor_config(model.config))
         if model.tokenizer is not None:
             model.tokenizer.save_pretrained(unfinished)
-        stored = {
-            name: tensor.to("cpu", torch.float32 if name.startswith("audio_encoder.") else dtype).contiguous()
-            for name, tensor in named_tensors(model).items()
-        }
-        write_tensors(unfinished, stored, max_shard_size)
+        write_tensors(unfinished, tensors, dtypes=dtypes, **limits)
 
 
-def read_model(build: Callable[[MusicGenConfig, Tokenizer | None], nn.Module], folder: str | os.PathLike) -> nn.Module:
+def _check_writable(config: MusicGenConfig, tensors: dict[str, Tensor]) -> None:
+    """Refuse, before a file is touched, what the reader would refuse: a part was wrapped, replaced or quantised."""
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.is_meta or not tensor.dtype.is_floating_point:
+            raise ValueError(f"This model cannot be saved: {name} is no tensor of floats with values (any more).")
+    try:
+        check_tensors(expected_shapes(config), {name: tuple(each.shape) for name, each in tensors.items()}, "The model")
+    except CheckpointError as error:
+        raise ValueError(f"This model cannot be saved, a part of it was wrapped or replaced. {error}") from error
+
+
+def read_model(
+    build: Callable[[MusicGenConfig, Tokenizer | None], nn.Module],
+    source: str | os.PathLike,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    revision: str | None = None,
+    progress: Progress | None = None,
+) -> nn.Module:
     """Read a MusicGen as `MusicGen.from_pretrained` describes it; `build` makes one from its config."""
-    folder = Path(folder)
-    config = read_config(folder, "musicgen")
+    _check_precision(dtype)
+    device = find_device(device)
+    folder = find_folder(source, revision)
+    what = f"The folder {str(folder)!r}"
+    config, tokenizer = _read_description(folder)
+    stored = with_names_of_today(list_tensors(folder))
+    check_tensors(expected_shapes(config), {name: tensor.shape for name, tensor in stored.items()}, what)
+    check_numbers(stored, what)
+    try:
+        with torch.device("meta"):  # shapes only: the weights take the places of these
+            model = build(config, tokenizer)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, AssertionError) as error:
+        raise CheckpointError(f"{what} cannot be opened. {' '.join(str(error).split())}") from error
+    dtypes = {name: _precision(name, dtype) for name in stored}
+    check_memory(sum(_size(tensor, dtypes[name]) for name, tensor in stored.items()), device, str(source))
+    _assign(model, _read(stored, device, dtypes, progress))
+    return model.eval()
+
+
+def _read_description(folder: Path) -> tuple[MusicGenConfig, Tokenizer | None]:
+    content = read_config(folder, MODEL_TYPES)
     generation_file = folder / "generation_config.json"
     generation = read_json(generation_file) if generation_file.is_file() else {}
     try:
-        tokenizer = _read_tokenizer(folder)
-        with torch.device("meta"):  # shapes only: they are compared before any memory is taken
-            model = build(from_transformers(config, generation), tokenizer)
-    except (ValueError, TypeError, RuntimeError, ArithmeticError, AssertionError) as error:
+        return from_transformers(content, generation), _read_tokenizer(folder)
+    except ValueError as error:
         raise CheckpointError(f"The folder {str(folder)!r} cannot be opened. {error}") from error
-    tensors = _with_names_of_today(read_tensors(folder))
-    check_tensors(named_tensors(model), tensors, f"The folder {str(folder)!r}")
-    model.to_empty(device="cpu")
-    model.text_encoder.model.tie_weights()
-    with torch.no_grad():
-        for name, tensor in named_tensors(model).items():
-            tensor.copy_(tensors[name])
-    return model
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer | None:
@@ -100,11 +136,46 @@ def _read_tokenizer(folder: Path) -> Tokenizer | None:
         return None  # transformers writes a tokenizer only with the processor
 
 
-def _with_names_of_today(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    renamed = {}
-    for name, tensor in tensors.items():
-        for old, new in _OLD_NAMES:
-            name = name.replace(old, new)
-        renamed[name] = tensor
-    renamed.pop(_COMPUTED, None)
-    return renamed
+def _check_precision(dtype: torch.dtype) -> None:
+    if dtype not in PRECISIONS:
+        raise ValueError(f"dtype must be {', '.join(map(str, PRECISIONS[:-1]))} or {PRECISIONS[-1]}, not {dtype!r}.")
+
+
+def _precision(name: str, dtype: torch.dtype) -> torch.dtype:
+    """The codec stays in float32, which is heard; so does, in float16, the layer of T5 that would overflow."""
+    overflows = dtype == torch.float16 and name.startswith("text_encoder.") and name.endswith(".wo.weight")
+    return torch.float32 if overflows or name.startswith("audio_encoder.") else dtype
+
+
+def _size(tensor: StoredTensor, dtype: torch.dtype) -> int:
+    return torch.empty(tensor.shape, dtype=dtype, device="meta").nbytes
+
+
+def _read(
+    stored: dict[str, StoredTensor], device: torch.device, dtypes: dict[str, torch.dtype], progress: Progress | None
+) -> dict[str, Tensor]:
+    sizes = {name: _size(tensor, dtypes[name]) for name, tensor in stored.items()}
+    tensors, done = {}, 0
+    for name in sorted(stored, key=sizes.get, reverse=True):  # the largest first, while there is room for its copy
+        tensors[name] = stored[name].read(device, dtypes[name])
+        done += sizes[name]
+        if progress is not None:
+            progress(done, sum(sizes.values()))
+    return tensors
+
+
+def _assign(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put the tensors themselves, and no copies, in the places of the model's own."""
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+    text_encoder = model.text_encoder.model
+    embeddings = {"encoder.embed_tokens.weight": tensors["text_encoder.shared.weight"]}
+    text_encoder.load_state_dict(part("text_encoder.") | embeddings, assign=True)
+    text_encoder.tie_weights()  # assigned, the two are no longer one parameter
+    if model.projection is not None:
+        model.projection.load_state_dict(part("enc_to_dec_proj."), assign=True)
+    own = {name.removeprefix("model.decoder."): tensor for name, tensor in part("decoder.").items()}
+    model.decoder.load_state_dict(own, assign=True)
+    model.codec.load_exported_state_dict(part("audio_encoder."), assign=True)

@@ -9,25 +9,37 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 Json = dict[str, Any]
+Shape = tuple[int, ...]
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_SHARD_SIZE = 45_000_000  # bytes; public hosts refuse or warn about files above 50 MB
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' words
 _NAMED = 3  # how many names an error message lists
+_COUNTED = 1000  # beyond so many missing tensors nobody counts on: a config may ask for millions
+
+
+# What turns a pickle into safetensors, for those who trust it.
+CONVERSION = "transformers.AutoModelForTextToWaveform.from_pretrained(OLD).save_pretrained(NEW)"
 
 
 class CheckpointError(ValueError):
@@ -48,25 +60,44 @@ def read_json(path: str | os.PathLike) -> Json:
     return content
 
 
-def read_config(folder: str | os.PathLike, model_type: str) -> Json:
+def read_config(folder: str | os.PathLike, model_types: tuple[str, ...]) -> Json:
     """Read a folder's `config.json`.
 
     Raises:
         FileNotFoundError: there is no such folder, or no config in it.
-        CheckpointError: the config is damaged, or describes another type of model.
+        CheckpointError: the config is damaged, or describes no model of these types.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {_quote(folder)}: give the folder of a checkpoint.")
     config = read_json(folder / "config.json")
     found = " ".join(str(config.get("model_type", "model of an unknown type")).split())[:40]
-    if found != model_type:
-        raise CheckpointError(f"The folder {_quote(folder)} holds a {found}, not a {model_type}.")
+    if found not in model_types:
+        raise CheckpointError(f"The folder {_quote(folder)} holds a {found}, not a {' or a '.join(model_types)}.")
     return config
 
 
-def read_tensors(folder: str | os.PathLike) -> dict[str, Tensor]:
-    """Read all tensors of a folder, from one safetensors file or from the shards that its index lists.
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies, how large it is, and how its numbers are stored: what a file says before it is read."""
+
+    file: Path
+    name: str
+    shape: Shape
+    kind: str  # in safetensors' words: "F32", "BF16", "I64", …
+
+    def read(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Tensor:
+        """Return the tensor on a device and in a precision; None is that of the file.
+
+        The file is opened for this tensor alone: its pages count as this process's memory for as long as it is open.
+        """
+        with _opened(self.file) as file:
+            tensor = file.get_tensor(self.name)
+            return tensor.to(device, dtype or tensor.dtype, copy=True)  # the file's own pages leave with the file
+
+
+def list_tensors(folder: str | os.PathLike) -> dict[str, StoredTensor]:
+    """List all tensors of a folder, in one safetensors file or in the shards of its index; none of them is read.
 
     Raises:
         FileNotFoundError: the folder has no weights, or a shard is missing.
@@ -74,35 +105,47 @@ def read_tensors(folder: str | os.PathLike) -> dict[str, Tensor]:
     """
     folder = Path(folder)
     if (folder / WEIGHTS).is_file():
-        return _read_file(folder / WEIGHTS)
+        return _list_file(folder / WEIGHTS)
     if not (folder / INDEX).is_file():
         _refuse_pickles(folder)
         raise FileNotFoundError(f"The folder {_quote(folder)} has no weights: neither {WEIGHTS} nor {INDEX} is there.")
-    names = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
-        raise CheckpointError(f"{_quote(folder / INDEX)} has no map from tensors to files: copy it again.")
-    tensors = {}
-    for shard in sorted(set(names.values())):
-        tensors |= _read_file(folder / Path(shard).name)  # a shard lies in this folder, whatever the index says
-    return tensors
+    listed = {}
+    for shard in sorted(set(_read_index(folder).values())):
+        listed |= _list_file(folder / Path(shard).name)  # a shard lies in this folder, whatever the index says
+    return listed
 
 
-def check_tensors(expected: dict[str, Tensor], tensors: dict[str, Tensor], source: str) -> None:
-    """Raise CheckpointError, naming them, where tensors are missing, unexpected or of another shape than expected."""
+def read_tensors(folder: str | os.PathLike) -> dict[str, Tensor]:
+    """Read all tensors of a folder, as they are stored. Raises what `list_tensors` raises."""
+    return {name: stored.read() for name, stored in list_tensors(folder).items()}
+
+
+def check_tensors(expected: Iterable[tuple[str, Shape]], found: dict[str, Shape], source: str) -> None:
+    """Raise CheckpointError, naming them, where tensors are missing, unexpected or of another shape than expected.
+
+    `expected` are (name, shape), each name once. No more of them are looked at than are found and `_COUNTED` besides.
+    """
+    wanted = dict(islice(expected, len(found) + _COUNTED))
     problems = []
-    if missing := sorted(expected.keys() - tensors.keys()):
+    if missing := [name for name in wanted if name not in found]:
         problems.append(f"lacks {_list(missing)}")
-    if unexpected := sorted(tensors.keys() - expected.keys()):
+    if unexpected := [name for name in found if name not in wanted]:
         problems.append(f"has {_list(unexpected)}, which the model does not know")
     misshapen = [
-        f"{name} of shape {list(tensors[name].shape)} instead of {list(expected[name].shape)}"
-        for name in sorted(expected.keys() & tensors.keys())
-        if tensors[name].shape != expected[name].shape
+        f"{name} of shape {list(found[name])} instead of {list(shape)}"
+        for name, shape in wanted.items()
+        if name in found and tuple(found[name]) != tuple(shape)
     ]
     if misshapen:
         problems.append(f"has {_list(misshapen)}")
     if problems:
         raise CheckpointError(f"{source} does not fit its config: it {'; it '.join(problems)}.")
+
+
+def check_numbers(stored: dict[str, StoredTensor], source: str) -> None:
+    """Raise CheckpointError, naming them, where tensors hold integers or anything else that is no plain float."""
+    if strange := [f"{name} ({tensor.kind})" for name, tensor in stored.items() if tensor.kind not in _FLOATS]:
+        raise CheckpointError(f"{source} holds numbers that are no plain floats: {_list(strange)}; dequantise it first.")
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:
@@ -118,22 +161,32 @@ def fingerprint(tensors: dict[str, Tensor]) -> str:
 def writing_folder(folder: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary folder to write into; its files move into `folder` only when all of them are complete.
 
-    Weights of an earlier checkpoint in `folder` are replaced; other files stay. Raises OSError where it cannot write.
+    Weights of an earlier checkpoint in `folder` are replaced; other files stay, and so does what a link in it leads to.
+    Raises OSError where it cannot write.
     """
-    folder = Path(folder)
+    folder = Path(os.path.realpath(folder))  # a link to a folder stays one
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield temporary
         folder.mkdir(exist_ok=True)
         written = sorted(temporary.iterdir())
-        for old in [*folder.glob("model*.safetensors"), *folder.glob(INDEX)]:
-            if old.name not in {file.name for file in written}:
-                old.unlink()
+        for name in _earlier_weights(folder) - {file.name for file in written}:
+            (folder / name).unlink()
         for file in written:
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _earlier_weights(folder: Path) -> set[str]:
+    """The weights that would shadow new ones or belong to none: those of our names, and of shards the listed ones."""
+    names = {WEIGHTS, INDEX}
+    try:
+        names |= {shard for shard in _read_index(folder).values() if _SHARD.fullmatch(shard)}
+    except (CheckpointError, FileNotFoundError):
+        pass  # whose the shards are, nothing tells: they stay
+    return {name for name in names if (folder / name).is_file()}
 
 
 def write_json(path: Path, content: Json) -> None:
@@ -141,31 +194,62 @@ def write_json(path: Path, content: Json) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def write_tensors(folder: Path, tensors: dict[str, Tensor], max_shard_size: int = MAX_SHARD_SIZE) -> None:
+def write_tensors(
+    folder: Path,
+    tensors: dict[str, Tensor],
+    max_shard_size: int | str = MAX_SHARD_SIZE,
+    dtypes: dict[str, torch.dtype] | None = None,
+) -> None:
     """Write tensors as one file or, beyond `max_shard_size` bytes, as shards with an index, named as transformers does.
 
-    A tensor that alone exceeds the limit has a shard of its own.
+    A tensor that alone exceeds the limit has a shard of its own. `dtypes` says in what precision each is stored, by
+    default its own; one shard at a time is converted.
+    Raises ValueError where `max_shard_size` is no size such as 5_000_000 or "5MB".
     """
-    shards = _split(tensors, max_shard_size)
-    if len(shards) == 1:
-        _write_file(folder / WEIGHTS, tensors)
-        return
-    names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
-    for name, shard in zip(names, shards, strict=True):
-        _write_file(folder / name, shard)
-    weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    dtypes = dtypes or {name: tensor.dtype for name, tensor in tensors.items()}
+    shapes = {name: tensor.to("meta", dtypes[name]) for name, tensor in tensors.items()}
+    split = split_torch_state_dict_into_shards(shapes, max_shard_size=_bytes(max_shard_size))
+    for file, names in split.filename_to_tensors.items():
+        shard = {name: tensors[name].to("cpu", dtypes[name], copy=True).contiguous() for name in names}
+        # Through Python's own write, so that a full disk is an OSError and not safetensors' own error.
+        (folder / file).write_bytes(safetensors.torch.save(shard, metadata={"format": "pt"}))
+    if split.is_sharded:
+        write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def _bytes(size: int | str) -> int:
+    units = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+    parts = re.fullmatch(r"(\d{1,15}) ?([KMG]B|)", str(size))
+    if isinstance(size, bool) or parts is None or int(parts[1]) < 1:
+        raise ValueError(f'max_shard_size must be a number of bytes, or a size such as "5MB", not {size!r}.')
+    return int(parts[1]) * units[parts[2]]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
     if not path.is_file():
         raise FileNotFoundError(f"The weights {path.name} are missing in {_quote(path.parent)}: copy all of it.")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}
+            yield file
     except SafetensorError as error:
         raise CheckpointError(f"{_quote(path)} is damaged or truncated ({error}): copy it again.") from error
+
+
+def _list_file(path: Path) -> dict[str, StoredTensor]:
+    listed = {}
+    with _opened(path) as file:
+        for name in file.keys():
+            header = file.get_slice(name)
+            listed[name] = StoredTensor(path, name, tuple(header.get_shape()), str(header.get_dtype()))
+    return listed
+
+
+def _read_index(folder: Path) -> dict[str, str]:
+    names = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
+        raise CheckpointError(f"{_quote(folder / INDEX)} has no map from tensors to files: copy it again.")
+    return names
 
 
 def _refuse_pickles(folder: Path) -> None:
@@ -173,24 +257,8 @@ def _refuse_pickles(folder: Path) -> None:
     if pickles:
         raise CheckpointError(
             f"The folder {_quote(folder)} holds its weights as a pickle ({pickles[0]}), which can run any code when "
-            "opened: convert it to safetensors first."
+            f"opened: if you trust it, convert it with {CONVERSION}."
         )
-
-
-def _write_file(path: Path, tensors: dict[str, Tensor]) -> None:
-    # Through Python's own write, so that a full disk is an OSError and not safetensors' own error.
-    path.write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
-
-
-def _split(tensors: dict[str, Tensor], max_shard_size: int) -> list[dict[str, Tensor]]:
-    shards, size = [{}], 0
-    for name, tensor in tensors.items():
-        if shards[-1] and size + tensor.nbytes > max_shard_size:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
-    return shards
 
 
 def _quote(path: Path) -> str:

@@ -8,14 +8,15 @@ refused where a folder says otherwise, so that no checkpoint opens as a model th
 from __future__ import annotations
 
 import math
+from dataclasses import fields, replace
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import EncodecConfig, MusicgenDecoderConfig, T5Config
 
 from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, TextEncoderConfig
 
 Json = dict[str, Any]
+MODEL_TYPES = ("musicgen",)
 DEFAULT_SECONDS = 8  # how long a clip transformers makes of a folder of ours unless told otherwise
 
 # Our field -> the key in transformers' config.
@@ -70,6 +71,8 @@ _DECODER_FIXED = {
 }
 _CODEC_FIXED = {"model_type": "encodec", "norm_type": "weight_norm", "normalize": False, "chunk_length_s": None}
 _FEED_FORWARDS = ("relu", "gated-gelu")  # of T5 and of T5 1.1
+_MAY_BE_ZERO = ("num_residual_layers", "num_lstm_layers", "top_k")
+_LARGEST = 10**9  # of any size or setting
 _PAD_MODES = ("reflect", "replicate", "constant")
 
 
@@ -127,68 +130,103 @@ def feature_extractor_config(config: MusicGenConfig) -> Json:
 def from_transformers(config: Json, generation: Json) -> MusicGenConfig:
     """Read the content of `config.json` and of `generation_config.json`.
 
-    A size that the file leaves out has transformers' default, a sampling setting that it leaves out has ours.
+    A size that the file leaves out has transformers' default, a sampling setting that it leaves out has ours. Every
+    value is checked before anything is computed from it.
     Raises ValueError where a part is missing, a value is impossible, or our classes cannot compute what it asks for.
     """
-    text_encoder = _read_part(config, "text_encoder", T5Config, _TEXT_ENCODER_FIXED)
-    if text_encoder.feed_forward_proj not in _FEED_FORWARDS:
-        found = text_encoder.feed_forward_proj
-        raise ValueError(f"Its T5 has feed_forward_proj={found!r}; only {' and '.join(_FEED_FORWARDS)} are supported.")
-    audio_encoder = _read_part(config, "audio_encoder", EncodecConfig, _CODEC_FIXED)
-    decoder = _read_part(config, "decoder", MusicgenDecoderConfig, _DECODER_FIXED)
-    return MusicGenConfig(
-        TextEncoderConfig(**_pick(text_encoder, _TEXT_ENCODER_NAMES)),
-        DecoderConfig(**_pick(decoder, _DECODER_NAMES), text_hidden_size=text_encoder.d_model),
-        _read_codec(audio_encoder, decoder),
-        config.get("codebook_pattern", "delay"),
-        **_read_sampling(generation),
+    text_encoder = TextEncoderConfig(
+        **_read_part(config, "text_encoder", TextEncoderConfig, T5Config(), _TEXT_ENCODER_NAMES, _TEXT_ENCODER_FIXED)
     )
+    _check_text_encoder(text_encoder)
+    decoder = _read_part(config, "decoder", DecoderConfig, MusicgenDecoderConfig(), _DECODER_NAMES, _DECODER_FIXED)
+    decoder = DecoderConfig(**decoder, text_hidden_size=text_encoder.hidden_size)
+    codec = _read_part(config, "audio_encoder", CodecConfig, EncodecConfig(), _CODEC_NAMES, _CODEC_FIXED)
+    codec = _read_codec(config["audio_encoder"], CodecConfig(**codec))
+    if decoder.num_codebooks > codec.num_codebooks or decoder.codebook_size > codec.codebook_size:
+        raise ValueError(
+            f"Its decoder writes {decoder.num_codebooks} codebooks of {decoder.codebook_size} codes, but its codec "
+            f"reads {codec.num_codebooks} of {codec.codebook_size}."
+        )
+    pattern = _checked("codebook_pattern", config.get("codebook_pattern", "delay"), str)
+    return MusicGenConfig(text_encoder, decoder, codec, pattern, **_read_sampling(generation))
 
 
 def _rename(config: TextEncoderConfig | DecoderConfig | CodecConfig, names: dict[str, str]) -> Json:
     return {theirs: getattr(config, ours) for ours, theirs in names.items()}
 
 
-def _pick(config: T5Config | EncodecConfig | MusicgenDecoderConfig, names: dict[str, str]) -> Json:
-    return {ours: getattr(config, theirs) for ours, theirs in names.items()}
-
-
-def _read_part(config: Json, part: str, kind: type, fixed: Json) -> T5Config | EncodecConfig | MusicgenDecoderConfig:
-    """Parse one part with transformers' own class, which fills in its defaults and checks the types."""
-    if not isinstance(config.get(part), dict):
+def _read_part(config: Json, part: str, ours: type, defaults: object, names: dict[str, str], fixed: Json) -> Json:
+    """Return the fields of one of our dataclasses, each of the type of its default."""
+    given = config.get(part)
+    if not isinstance(given, dict):
         raise ValueError(f"Its config.json has no {part!r}.")
-    if config[part].get("audio_channels", 1) != 1:
+    if given.get("audio_channels", 1) != 1:
         raise ValueError("It is a stereo model, and stereo is not supported yet: choose a mono one.")
-    try:
-        parsed = kind(**config[part])
-    except (StrictDataclassError, TypeError, ValueError) as error:
-        raise ValueError(f"Its {part} cannot be read: {' '.join(str(error).split())}") from error
     for name, value in fixed.items():
-        if getattr(parsed, name) != value:
-            raise ValueError(f"Its {part} has {name}={getattr(parsed, name)!r}; only {value!r} is supported.")
-    for name, value in parsed.to_dict().items():
-        if type(value) is int and value < 0:
-            raise ValueError(f"Its {part} has {name}={value}, which must not be negative.")
-    return parsed
+        if given.get(name, getattr(defaults, name)) != value:
+            raise ValueError(f"Its {part} has {name}={given[name]!r:.60}; only {value!r} is supported.")
+    kinds = {field.name: type(field.default) for field in fields(ours)}
+    return {
+        own: _checked(f"{part} has {theirs}", given.get(theirs, getattr(defaults, theirs)), kinds[own])
+        for own, theirs in names.items()
+    }
 
 
-def _read_codec(codec: EncodecConfig, decoder: MusicgenDecoderConfig) -> CodecConfig:
+def _checked(what: str, value: Any, kind: type) -> Any:
+    """Return the value if it is one of its kind, and a size or a share that something can have."""
+    least = 0 if what.endswith(_MAY_BE_ZERO) else 1
+    wanted = {
+        bool: "true or false",
+        int: f"a whole number from {least} to {_LARGEST:,}",
+        float: "a finite number of at least 0",
+        str: "a word",
+        tuple: "a list of whole numbers, each at least 1",
+    }[kind]
+    if kind is tuple and isinstance(value, list) and value:
+        return tuple(_checked(f"{what} with an entry", entry, int) for entry in value)
+    right = type(value) is kind or (kind is float and type(value) is int)
+    if right and kind is int:
+        right = least <= value <= _LARGEST
+    if right and kind is float:
+        right = 0 <= value <= _LARGEST
+    if not right:
+        raise ValueError(f"Its {what}={' '.join(repr(value).split()):.60}, which must be {wanted}.")
+    return value
+
+
+def _check_text_encoder(config: TextEncoderConfig) -> None:
+    if config.feed_forward not in _FEED_FORWARDS:
+        found = config.feed_forward
+        raise ValueError(f"Its T5 has feed_forward_proj={found!r}; only {' and '.join(_FEED_FORWARDS)} are supported.")
+    buckets, distance = config.relative_attention_num_buckets, config.relative_attention_max_distance
+    if buckets < 4 or distance <= buckets // 4:  # T5 counts the near distances one by one, in half of each direction's
+        raise ValueError(f"Its T5 has {buckets} buckets for distances up to {distance}: at least 4, and fewer than 4 ×.")
+
+
+def _read_codec(given: Json, codec: CodecConfig) -> CodecConfig:
     """Check what depends on more than one value, and count the codebooks."""
-    if codec.codebook_dim != codec.hidden_size:
-        raise ValueError(f"Its codec has codebook_dim={codec.codebook_dim}; only {codec.hidden_size} is supported.")
+    if given.get("codebook_dim") not in (None, codec.hidden_size):
+        raise ValueError(f"Its codec has codebook_dim={given['codebook_dim']!r}; only {codec.hidden_size} is supported.")
     if codec.pad_mode not in _PAD_MODES:
         raise ValueError(f"Its codec has pad_mode={codec.pad_mode!r}; only {', '.join(_PAD_MODES)} are supported.")
-    if codec.trim_right_ratio != 1 and not codec.use_causal_conv:
-        raise ValueError("Its codec has a trim_right_ratio other than 1, which only causal convolutions have.")
-    if min(codec.upsampling_ratios, default=0) < 1 or codec.codebook_size < 2 or not codec.target_bandwidths:
-        raise ValueError("Its codec needs upsampling_ratios of at least 1, a codebook_size and target_bandwidths.")
-    if decoder.num_codebooks > codec.num_quantizers or decoder.vocab_size > codec.codebook_size:
-        raise ValueError(
-            f"Its decoder writes {decoder.num_codebooks} codebooks of {decoder.vocab_size} codes, but its codec reads "
-            f"{codec.num_quantizers} of {codec.codebook_size}."
-        )
-    fields = _pick(codec, _CODEC_NAMES) | {"ratios": tuple(codec.upsampling_ratios)}
-    return CodecConfig(**fields, num_codebooks=codec.num_quantizers)
+    if codec.trim_right_ratio != 1 and not (codec.causal and codec.trim_right_ratio < 1):
+        raise ValueError("Its codec has a trim_right_ratio other than 1, which only causal convolutions have, below 1.")
+    if codec.compress > codec.num_filters or codec.codebook_size < 2:
+        raise ValueError("Its codec needs a codebook_size of at least 2, and num_filters of at least compress.")
+    return replace(codec, num_codebooks=_count_codebooks(given, codec))
+
+
+def _count_codebooks(given: Json, codec: CodecConfig) -> int:
+    """As transformers' `EncodecConfig.num_quantizers`: how many fit into the largest bandwidth, in kilobits a second."""
+    bandwidths = given.get("target_bandwidths", EncodecConfig().target_bandwidths)
+    if not isinstance(bandwidths, list) or not bandwidths:
+        raise ValueError(f"Its codec has target_bandwidths={bandwidths!r:.60}, which must be a list of numbers.")
+    bandwidth = _checked("audio_encoder has target_bandwidths with an entry", bandwidths[-1], float)
+    bits = math.ceil(codec.frame_rate) * math.ceil(math.log2(codec.codebook_size))
+    count = int(1000 * bandwidth // bits)
+    if count < 1:
+        raise ValueError(f"Its codec has target_bandwidths up to {bandwidth}: less than one codebook of {bits} bits/s.")
+    return count
 
 
 def _read_sampling(generation: Json) -> Json:
@@ -196,9 +234,7 @@ def _read_sampling(generation: Json) -> Json:
     for name, kind in (("guidance_scale", float), ("temperature", float), ("top_k", int)):
         value = generation.get(name)
         if value is not None:
-            if not isinstance(value, (int, kind)) or isinstance(value, bool):
-                raise ValueError(f"Its generation_config.json has {name}={value!r}, which is no number of that kind.")
-            settings[name] = kind(value)
+            settings[name] = kind(_checked(f"generation_config.json has {name}", value, kind))
     if generation.get("do_sample") is False:
         settings["temperature"] = 0.0  # greedy
     return settings
