@@ -11,9 +11,10 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file in one go; whatever stops it on the way leaves the old file, or none, and no half one.
 
     Raises:
+        ValueError: nothing can have such a name.
         OSError: of the fitting kind, with one sentence, where the folder cannot be written or is full.
     """
-    path = Path(os.path.realpath(path))  # a link stays one, and leads to what is written
+    path = real_path(path)
     temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_bytes(content)
@@ -24,3 +25,18 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Return where a path leads: what is written to a link goes there, and the link stays.
+
+    Raises ValueError where nothing can have such a name: it holds a null character or half a character.
+    """
+    name = os.fspath(path)
+    try:
+        possible = b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise ValueError(f"No file can be named {name!r:.200}: leave out the characters that are written as \\ here.")
+    return Path(os.path.realpath(name))

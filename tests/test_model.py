@@ -239,7 +239,9 @@ def test_what_is_not_supported_is_refused(base_folder, tmp_path, part, change, m
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_config_that_asks_for_thousands_of_layers_is_refused_before_a_model_is_built(base_folder, tmp_path, monkeypatch):
+def test_a_config_that_asks_for_thousands_of_layers_is_refused_before_a_model_is_built(
+    base_folder, tmp_path, monkeypatch
+):
     config = json.loads((base_folder / "config.json").read_text())
     config["decoder"]["num_hidden_layers"] = 5_000
     (tmp_path / "model.safetensors").write_bytes((base_folder / "model.safetensors").read_bytes())
@@ -325,7 +327,9 @@ def test_options_of_loading_that_are_none(own_folder, options, message):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
-@pytest.mark.parametrize("call", [MusicGen.from_pretrained, lambda _, **options: create_musicgen_model("tiny", **options)])
+@pytest.mark.parametrize(
+    "call", [MusicGen.from_pretrained, lambda _, **options: create_musicgen_model("tiny", **options)]
+)
 def test_a_device_that_this_machine_lacks(own_folder, call):
     with pytest.raises(ValueError, match="PyTorch finds no device 'cuda' in this machine"):
         call(own_folder, device="cuda")

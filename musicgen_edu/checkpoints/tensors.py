@@ -25,6 +25,8 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from musicgen_edu.files import real_path
+
 Json = dict[str, Any]
 Shape = tuple[int, ...]
 
@@ -145,7 +147,9 @@ def check_tensors(expected: Iterable[tuple[str, Shape]], found: dict[str, Shape]
 def check_numbers(stored: dict[str, StoredTensor], source: str) -> None:
     """Raise CheckpointError, naming them, where tensors hold integers or anything else that is no plain float."""
     if strange := [f"{name} ({tensor.kind})" for name, tensor in stored.items() if tensor.kind not in _FLOATS]:
-        raise CheckpointError(f"{source} holds numbers that are no plain floats: {_list(strange)}; dequantise it first.")
+        raise CheckpointError(
+            f"{source} holds numbers that are no plain floats: {_list(strange)}; dequantise it first."
+        )
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:
@@ -162,9 +166,9 @@ def writing_folder(folder: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary folder to write into; its files move into `folder` only when all of them are complete.
 
     Weights of an earlier checkpoint in `folder` are replaced; other files stay, and so does what a link in it leads to.
-    Raises OSError where it cannot write.
+    Raises OSError where it cannot write, ValueError where nothing can have such a name.
     """
-    folder = Path(os.path.realpath(folder))  # a link to a folder stays one
+    folder = real_path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

@@ -191,7 +191,7 @@ def _checked(what: str, value: Any, kind: type) -> Any:
         right = 0 <= value <= _LARGEST
     if not right:
         raise ValueError(f"Its {what}={' '.join(repr(value).split()):.60}, which must be {wanted}.")
-    return value
+    return kind(value)
 
 
 def _check_text_encoder(config: TextEncoderConfig) -> None:
@@ -200,13 +200,17 @@ def _check_text_encoder(config: TextEncoderConfig) -> None:
         raise ValueError(f"Its T5 has feed_forward_proj={found!r}; only {' and '.join(_FEED_FORWARDS)} are supported.")
     buckets, distance = config.relative_attention_num_buckets, config.relative_attention_max_distance
     if buckets < 4 or distance <= buckets // 4:  # T5 counts the near distances one by one, in half of each direction's
-        raise ValueError(f"Its T5 has {buckets} buckets for distances up to {distance}: at least 4, and fewer than 4 ×.")
+        raise ValueError(
+            f"Its T5 has {buckets} buckets for distances up to {distance}: at least 4, and fewer than 4 ×."
+        )
 
 
 def _read_codec(given: Json, codec: CodecConfig) -> CodecConfig:
     """Check what depends on more than one value, and count the codebooks."""
     if given.get("codebook_dim") not in (None, codec.hidden_size):
-        raise ValueError(f"Its codec has codebook_dim={given['codebook_dim']!r}; only {codec.hidden_size} is supported.")
+        raise ValueError(
+            f"Its codec has codebook_dim={given['codebook_dim']!r}; only {codec.hidden_size} is supported."
+        )
     if codec.pad_mode not in _PAD_MODES:
         raise ValueError(f"Its codec has pad_mode={codec.pad_mode!r}; only {', '.join(_PAD_MODES)} are supported.")
     if codec.trim_right_ratio != 1 and not (codec.causal and codec.trim_right_ratio < 1):
@@ -234,7 +238,7 @@ def _read_sampling(generation: Json) -> Json:
     for name, kind in (("guidance_scale", float), ("temperature", float), ("top_k", int)):
         value = generation.get(name)
         if value is not None:
-            settings[name] = kind(_checked(f"generation_config.json has {name}", value, kind))
+            settings[name] = _checked(f"generation_config.json has {name}", value, kind)
     if generation.get("do_sample") is False:
         settings["temperature"] = 0.0  # greedy
     return settings
