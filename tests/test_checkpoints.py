@@ -206,9 +206,7 @@ def test_tensors_that_do_not_fit_are_named(tensors):
 
 
 def test_of_many_tensors_a_few_are_named(tensors):
-    with pytest.raises(
-        CheckpointError, match=r"lacks layers\.0\.weight, layers\.1\.weight, layers\.2\.weight and 3 more"
-    ):
+    with pytest.raises(CheckpointError, match=r"lacks layers\.0\.weight, .*, layers\.2\.weight and 3 more"):
         check_tensors(shapes(tensors).items(), {}, "It")
 
 

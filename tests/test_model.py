@@ -239,9 +239,7 @@ def test_what_is_not_supported_is_refused(base_folder, tmp_path, part, change, m
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_config_that_asks_for_thousands_of_layers_is_refused_before_a_model_is_built(
-    base_folder, tmp_path, monkeypatch
-):
+def test_thousands_of_layers_are_refused_before_a_model_is_built(base_folder, tmp_path, monkeypatch):
     config = json.loads((base_folder / "config.json").read_text())
     config["decoder"]["num_hidden_layers"] = 5_000
     (tmp_path / "model.safetensors").write_bytes((base_folder / "model.safetensors").read_bytes())

@@ -1,7 +1,7 @@
 """A checkpoint by its name: out of the hub's cache on this machine, or downloaded into it once.
 
-`huggingface_hub` does the work: it shows bars, goes on where a download stopped, and keeps every revision. Here its many
-errors become one sentence each.
+`huggingface_hub` does the work: it shows bars, goes on where a download stopped, and keeps every revision. Here its
+many errors become one sentence each.
 """
 
 from __future__ import annotations
@@ -116,6 +116,6 @@ def _check_files(source: str, files: list) -> None:
     free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
     if needed > free:
         raise OSError(
-            f"{source} needs {needed / MEGABYTE:,.0f} MB on the disk and {free / MEGABYTE:,.0f} MB are free in {cache}: "
-            "make room, or let HF_HOME name a larger disk."
+            f"{source} needs {needed / MEGABYTE:,.0f} MB on the disk, and {free / MEGABYTE:,.0f} MB are free "
+            f"in {cache}: make room, or let HF_HOME name a larger disk."
         )

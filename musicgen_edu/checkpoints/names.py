@@ -98,7 +98,8 @@ def _codec_encoder(config: CodecConfig) -> Named:
     layer, width = 0, config.num_filters
     yield from _convolution(_layer("encoder", layer), width, config.channels, config.kernel_size)
     for ratio in reversed(config.ratios):
-        for layer in range(layer + 1, layer + 1 + config.num_residual_layers):
+        for _ in range(config.num_residual_layers):
+            layer += 1
             yield from _residual_block(_layer("encoder", layer), width, config)
         layer += 2  # the ELU has no weights
         yield from _convolution(_layer("encoder", layer), 2 * width, width, 2 * ratio)
@@ -121,7 +122,8 @@ def _codec_decoder(config: CodecConfig) -> Named:
         # A transposed convolution keeps its inputs first, and weight_norm gives each of them its length.
         yield from _convolution(_layer("decoder", layer), width, width // 2, 2 * ratio, bias=width // 2)
         width //= 2
-        for layer in range(layer + 1, layer + 1 + config.num_residual_layers):
+        for _ in range(config.num_residual_layers):
+            layer += 1
             yield from _residual_block(_layer("decoder", layer), width, config)
     yield from _convolution(_layer("decoder", layer + 2), config.channels, width, config.last_kernel_size)
 

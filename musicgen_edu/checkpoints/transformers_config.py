@@ -221,7 +221,7 @@ def _read_codec(given: Json, codec: CodecConfig) -> CodecConfig:
 
 
 def _count_codebooks(given: Json, codec: CodecConfig) -> int:
-    """As transformers' `EncodecConfig.num_quantizers`: how many fit into the largest bandwidth, in kilobits a second."""
+    """As transformers' `EncodecConfig.num_quantizers`: how many fit into the largest bandwidth, in kilobits/s."""
     bandwidths = given.get("target_bandwidths", EncodecConfig().target_bandwidths)
     if not isinstance(bandwidths, list) or not bandwidths:
         raise ValueError(f"Its codec has target_bandwidths={bandwidths!r:.60}, which must be a list of numbers.")
