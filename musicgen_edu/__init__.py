@@ -21,9 +21,10 @@ from musicgen_edu._torchaudio import mend_torchaudio
 
 __version__ = "0.1.0"
 
-# In the order of the data: config, text, decoder, codec, generation, the whole.
+# In the order of the data: config, condition, text, decoder, codec, generation, the whole.
 _EXPORTS = {
-    "config": ("PRESETS", "CodecConfig", "DecoderConfig", "MusicGenConfig", "TextEncoderConfig"),
+    "config": ("PRESETS", "CodecConfig", "DecoderConfig", "MusicGenConfig", "SamplingSettings", "TextEncoderConfig"),
+    "conditioning": ("Condition",),
     "tokenizer": ("Tokenizer", "train_tokenizer"),
     "text_encoder": ("TextEncoder",),
     "projection": ("TextProjection", "WidthMismatchError", "check_widths"),

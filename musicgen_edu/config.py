@@ -38,6 +38,7 @@ class DecoderConfig:
     ffn_size: int = 1536
     text_hidden_size: int = 512  # the width that the decoder's text projection expects
     project_text: bool = True  # False: the text states must already be `hidden_size` wide
+    cross_attention: bool = True  # False: what is told stands before the codes, as in MusicGen Melody
 
     @property
     def special_token(self) -> int:
@@ -80,16 +81,24 @@ class CodecConfig:
 
 
 @dataclass(frozen=True)
+class SamplingSettings:
+    """How a code is drawn from the decoder's scores. The defaults are MusicGen's (Copet et al. 2023, section 3.1)."""
+
+    temperature: float | int = 1.0  # below 1 the likely codes gain; 0 is greedy
+    top_k: int = 250  # the likeliest codes, among which is drawn; 0 is all
+    top_p: float | int = 1.0  # the probability that the likeliest codes must reach together; 1 is all
+    guidance_scale: float | int = 3.0  # how many times what the prompt changes counts; 1 is no guidance
+
+
+@dataclass(frozen=True)
 class MusicGenConfig:
-    """The three parts and how the decoder's output is laid out in time."""
+    """The three parts, how the decoder's output is laid out in time, and how it is sampled."""
 
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     pattern: str = "delay"  # a name that `patterns.create_pattern` knows
-    guidance_scale: float = 3.0
-    temperature: float = 1.0
-    top_k: int = 250
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
 
 
 # t5-base and EnCodec at 32 kHz, which every released MusicGen uses.
@@ -105,7 +114,8 @@ def _released(hidden_size: int, num_layers: int, num_heads: int) -> MusicGenConf
 
 
 PRESETS = {
-    "tiny": MusicGenConfig(guidance_scale=2.0, temperature=0.8, top_k=20),  # a small model errs more: draw with care
+    # A small model errs more: it draws with care.
+    "tiny": MusicGenConfig(sampling=SamplingSettings(temperature=0.8, top_k=20, guidance_scale=2.0)),
     "small": _released(1024, 24, 16),
     "medium": _released(1536, 48, 24),
     "large": _released(2048, 48, 32),

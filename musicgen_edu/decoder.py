@@ -15,23 +15,24 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import DecoderConfig
 
-TextMask = Bool[Tensor, "batch text_tokens"] | Int[Tensor, "batch text_tokens"]  # 1 on text, 0 on padding
 PerHead = Float[Tensor, "batch heads positions head_size"]
 KeysAndValues = tuple[PerHead, PerHead]
 
 
 def sinusoidal_positions(
-    start: int, steps: int, width: int, device: torch.device | None = None
+    start: int, steps: int, width: int, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "steps model_width"]:
     """Return the positions `start … start + steps − 1` as waves of `width / 2` frequencies: [cos, sin].
 
     Source: tensor2tensor's variant of Vaswani et al. 2017, section 3.5, as in audiocraft's `create_sin_embedding`.
     """
     half = width // 2
-    frequencies = torch.exp(torch.arange(half, device=device).float() * -(math.log(10_000) / (half - 1)))
-    phases = torch.arange(start, start + steps, device=device).float()[:, None] * frequencies
+    ramp = torch.arange(half, device=device, dtype=torch.float32)  # float32: bfloat16 cannot tell 257 from 258
+    frequencies = torch.exp(ramp * -(math.log(10_000) / (half - 1)))
+    phases = torch.arange(start, start + steps, device=device, dtype=torch.float32)[:, None] * frequencies
     return torch.cat([phases.cos(), phases.sin()], dim=1)
 
 
@@ -54,7 +55,7 @@ def attention_weights(
 class LayerCache:
     """One layer's keys and values: of the past steps, in memory reserved once, and of the text."""
 
-    def __init__(self, shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype) -> None:
+    def __init__(self, shape: tuple[int, ...], device: torch.device | str, dtype: torch.dtype) -> None:
         self.keys = torch.empty(shape, device=device, dtype=dtype)  # [batch, heads, max_steps, head_size]
         self.values = torch.empty_like(self.keys)
         self.text: tuple[Tensor, Tensor] | None = None  # the prompt does not change: computed at the first call
@@ -83,7 +84,7 @@ class DecoderCache:
         config: DecoderConfig,
         batch: int,
         max_steps: int,
-        device: torch.device | str | None = None,
+        device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         shape = (batch, config.num_heads, max_steps, config.hidden_size // config.num_heads)
@@ -128,15 +129,20 @@ class Attention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, cross-attention and feed-forward, each added to what it reads (pre-norm)."""
+    """Self-attention, cross-attention and feed-forward, each added to what it reads (pre-norm).
+
+    Without `config.cross_attention` the text is no part of a layer: what is told stands before the codes.
+    """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         width = config.hidden_size
         self.self_attn_layer_norm = nn.LayerNorm(width)
         self.self_attn = Attention(width, config.num_heads)
-        self.encoder_attn_layer_norm = nn.LayerNorm(width)
-        self.encoder_attn = Attention(width, config.num_heads)
+        if config.cross_attention:
+            self.encoder_attn_layer_norm = nn.LayerNorm(width)
+            self.encoder_attn = Attention(width, config.num_heads)
+        self.cross_attention = config.cross_attention
         self.final_layer_norm = nn.LayerNorm(width)
         self.fc1 = nn.Linear(width, config.ffn_size, bias=False)
         self.fc2 = nn.Linear(config.ffn_size, width, bias=False)
@@ -151,7 +157,8 @@ class DecoderLayer(nn.Module):
     ) -> Float[Tensor, "batch steps model_width"]:
         """Return the states after this layer; `past` is the number of steps that the cache holds already."""
         states = states + self._attend_to_past(self.self_attn_layer_norm(states), past, cache)
-        states = states + self._attend_to_text(self.encoder_attn_layer_norm(states), text_states, text_mask, cache)
+        if self.cross_attention:
+            states = states + self._attend_to_text(self.encoder_attn_layer_norm(states), text_states, text_mask, cache)
         return states + self.fc2(F.gelu(self.fc1(self.final_layer_norm(states))))
 
     def _attend_to_past(self, states: Tensor, past: int, cache: LayerCache | None) -> Tensor:
@@ -201,13 +208,23 @@ class MusicGenDecoder(nn.Module):
         )
         self.reset_parameters()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of what passes from layer to layer. A norm tells it: packed layers hold other numbers."""
+        return self.layer_norm.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.layer_norm.weight.device
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw new weights, at scales from which training starts well.
 
         Positions are waves of amplitude 1 that no weight can shrink: embeddings of the usual 0.02 would drown under
         them and the model would see the time but not the codes. Linear layers keep the variance of what they read;
-        the three of each layer that write into the residual sum are smaller, so that the sum stays near 1 at any
+        those of each layer that write into the residual sum are smaller, so that the sum stays near 1 at any
         depth; so are the heads, so that training starts near the uniform distribution.
         """
         for module in self.modules():
@@ -216,55 +233,57 @@ class MusicGenDecoder(nn.Module):
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
         for layer in self.layers:
-            for writer in (layer.self_attn.out_proj, layer.encoder_attn.out_proj, layer.fc2):
-                writer.weight.mul_((3 * len(self.layers)) ** -0.5)
+            writers = [layer.self_attn.out_proj, layer.fc2]
+            if layer.cross_attention:
+                writers.append(layer.encoder_attn.out_proj)
+            for writer in writers:
+                writer.weight.mul_((len(writers) * len(self.layers)) ** -0.5)
         for head in self.lm_heads:
             head.weight.mul_(0.5)
 
     def forward(
         self,
         codes: Int[Tensor, "batch codebooks steps"],
-        text_states: Float[Tensor, "batch text_tokens model_width"],
-        text_mask: TextMask,
+        condition: Condition,
         cache: DecoderCache | None = None,
     ) -> Float[Tensor, "batch codebooks steps codebook_size"]:
         """Return the scores (logits) of the code that follows each step, for every codebook.
 
-        `codes` are interleaved already and may hold the special token. A `text_mask` of zeros is the null condition.
-        With a `cache`, `codes` are the new steps only.
+        `codes` are interleaved already and may hold the special token. With a `cache`, `codes` are the new steps only.
         Raises ValueError on a wrong number of codebooks and on more steps than the cache holds.
         """
-        states = self.hidden_states(codes, text_states, text_mask, cache)
+        states = self.hidden_states(codes, condition, cache)
         return torch.stack([head(states) for head in self.lm_heads], dim=1)
 
     def hidden_states(
         self,
         codes: Int[Tensor, "batch codebooks steps"],
-        text_states: Float[Tensor, "batch text_tokens model_width"],
-        text_mask: TextMask,
+        condition: Condition,
         cache: DecoderCache | None = None,
     ) -> Float[Tensor, "batch steps model_width"]:
         """Return what the heads read: `forward` without the heads."""
-        past, steps = (cache.steps if cache else 0), codes.shape[2]
-        self._check(codes, cache)
+        past = cache.steps if cache else 0
+        self._check(codes, codes.shape[2] + condition.prefix_steps * (not past), cache)
         states = sum(embed(codes[:, k]) for k, embed in enumerate(self.embed_tokens))
-        states = states + sinusoidal_positions(past, steps, states.shape[2], states.device).to(states.dtype)
-        attended_text = text_mask.bool()[:, None, None, :]  # transformers' way; audiocraft lets padding be looked at
+        if condition.prefix is not None and not past:  # the codes stand behind it, their positions count on from it
+            states = torch.cat([condition.prefix, states], dim=1)
+        states = states + sinusoidal_positions(past, states.shape[1], states.shape[2], states.device).to(states.dtype)
+        attended_text = condition.mask.bool()[:, None, None, :]  # transformers' way; audiocraft looks at padding too
         layer_caches = cache.layers if cache else [None] * len(self.layers)
         for layer, layer_cache in zip(self.layers, layer_caches, strict=True):
-            states = layer(states, text_states, attended_text, past, layer_cache)
+            states = layer(states, condition.states, attended_text, past, layer_cache)
         if cache is not None:
-            cache.steps += steps
-        return self.layer_norm(states)
+            cache.steps += states.shape[1]
+        return self.layer_norm(states[:, -codes.shape[2] :])
 
-    def _check(self, codes: Tensor, cache: DecoderCache | None) -> None:
+    def _check(self, codes: Tensor, steps: int, cache: DecoderCache | None) -> None:
         if codes.shape[1] != len(self.embed_tokens):
             raise ValueError(
                 f"The decoder has {len(self.embed_tokens)} codebooks but the codes have {codes.shape[1]}: "
                 "give codes of shape [batch, codebooks, steps]."
             )
-        if cache is not None and cache.steps + codes.shape[2] > cache.max_steps:
+        if cache is not None and cache.steps + steps > cache.max_steps:
             raise ValueError(
-                f"The cache holds {cache.max_steps} steps, {cache.steps} of them used, and {codes.shape[2]} more do "
+                f"The cache holds {cache.max_steps} steps, {cache.steps} of them used, and {steps} more do "
                 "not fit: create DecoderCache with a larger max_steps."
             )

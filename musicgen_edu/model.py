@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from numbers import Real
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from musicgen_edu.audio import Audio
 from musicgen_edu.checkpoints.pretrained import read_model, write_model
 from musicgen_edu.checkpoints.tensors import MAX_SHARD_SIZE
 from musicgen_edu.codec import Codec, StreamingCodecDecoder
-from musicgen_edu.config import MusicGenConfig
+from musicgen_edu.conditioning import Condition, TextMask
+from musicgen_edu.config import MusicGenConfig, SamplingSettings
 from musicgen_edu.decoder import MusicGenDecoder
-from musicgen_edu.generation import iterate_codes
+from musicgen_edu.generation import Progress, iterate_codes
 from musicgen_edu.patterns import CodebookPattern, create_pattern
 from musicgen_edu.projection import TextProjection, check_widths, zero_padding
 from musicgen_edu.text_encoder import TextEncoder
@@ -31,10 +33,8 @@ from musicgen_edu.tokenizer import Tokenizer
 
 MAX_DURATION = 60.0  # seconds: twice what Meta's models were trained on; the music has long lost its thread by then
 STREAM_GAIN = 6.0  # dB at which a notebook plays chunks: all alike, since nobody knows how loud the rest will be
+SHORTEST_CHUNK = 5  # frames: each chunk reads its context anew, and frames one by one cost 14 times as much
 WORD_VOCABULARY = 8_000  # a vocabulary smaller than this has whole words as pieces, and can tell which it lacks
-
-TextMask = Bool[Tensor, "batch text_tokens"] | Int[Tensor, "batch text_tokens"]
-Progress = Callable[[int, int], object]
 
 
 class UnknownWordsWarning(UserWarning):
@@ -83,19 +83,17 @@ class MusicGen(nn.Module):
         text_mask: TextMask,
     ) -> Float[Tensor, "batch codebooks steps codebook_size"]:
         """Return the scores of the code after each step. `codes` are interleaved; a mask of zeros drops the caption."""
-        return self.decoder(codes, self._encode_ids(text_ids, text_mask), text_mask)
+        return self.decoder(codes, Condition(self._encode_ids(text_ids, text_mask), text_mask))
 
-    def encode_text(
-        self, prompts: list[str]
-    ) -> tuple[Float[Tensor, "batch text_tokens model_width"], Bool[Tensor, "batch text_tokens"]]:
+    def encode_text(self, prompts: list[str]) -> Condition:
         """Return what the decoder attends to: the prompts' states in its own width, and the mask, False on padding.
 
         Raises ValueError for a blank prompt or a model without tokenizer, TypeError for a prompt that is no string.
         """
         if self.tokenizer is None:
             raise ValueError("This model has no tokenizer: put its spiece.model into the folder it was loaded from.")
-        ids, mask = (tensor.to(self.decoder.layer_norm.weight.device) for tensor in self.tokenizer(prompts))
-        return self._encode_ids(ids, mask), mask
+        ids, mask = (tensor.to(self.decoder.device) for tensor in self.tokenizer(prompts))
+        return Condition(self._encode_ids(ids, mask), mask)
 
     def _encode_ids(
         self, ids: Int[Tensor, "batch text_tokens"], mask: TextMask
@@ -109,24 +107,24 @@ class MusicGen(nn.Module):
         duration: float | int = 8.0,
         *,
         seed: int | Sequence[int] | None = 0,
-        temperature: float | int | None = None,
-        top_k: int | None = None,
-        top_p: float | int = 1.0,
-        guidance_scale: float | int | None = None,
         progress: Progress | None = None,
+        **settings: float | int | None,
     ) -> Audio:
         """Make music of one prompt, or of several at once.
 
         `duration` is in seconds and is rounded to whole frames, at least one. One seed serves every prompt, a list has
-        one for each; None is different music each time. `temperature=0` is greedy, `top_k=0` keeps all codes,
-        `guidance_scale=1` switches guidance off; None is the model's own setting. `progress(steps_done, steps)` is
-        called at every step. Warns (UnknownWordsWarning) of words that the model does not know.
+        one for each; None is different music each time. `progress(steps_done, steps)` is called at every step. Warns
+        (UnknownWordsWarning) of words that the model does not know.
+
+        Args:
+            settings: fields of `SamplingSettings` that shall differ from the model's own: `temperature` (0 is greedy),
+                `top_k` (0 keeps all codes), `top_p`, `guidance_scale` (1 switches guidance off). None changes nothing.
 
         Raises:
             ValueError: a blank prompt, a duration outside 0 … `MAX_DURATION`, or another number outside its range.
             TypeError: something is not of the type it should be.
         """
-        prompts, pieces = self._write_codes(prompt, duration, seed, temperature, top_k, top_p, guidance_scale, progress)
+        prompts, pieces = self._write_codes(prompt, duration, self._settings(settings), seed, progress)
         codes = torch.cat(list(pieces), dim=2)
         return Audio(self.codec.decode(codes), self.config.codec.sample_rate, codes=codes, prompts=prompts)
 
@@ -137,45 +135,42 @@ class MusicGen(nn.Module):
         *,
         chunk_duration: float | int = 1.0,
         seed: int | Sequence[int] | None = 0,
-        temperature: float | int | None = None,
-        top_k: int | None = None,
-        top_p: float | int = 1.0,
-        guidance_scale: float | int | None = None,
         progress: Progress | None = None,
+        **settings: float | int | None,
     ) -> Iterator[Audio]:
         """Yield the music of `generate`, same arguments and same samples, in chunks as they come.
 
-        A chunk is decoded whenever `chunk_duration` seconds of codes are complete. The codec looks a little ahead, so
-        the first chunks are shorter and the last is longer. A notebook plays all chunks `STREAM_GAIN` dB louder.
-        Raises at the call what `generate` raises.
+        A chunk is decoded whenever `chunk_duration` seconds of codes are complete, and at least `SHORTEST_CHUNK`
+        frames. The codec looks a little ahead, so the first chunks are shorter and the last is longer. A notebook plays
+        all chunks `STREAM_GAIN` dB louder. Raises at the call what `generate` raises.
         """
-        chunk_frames = self._frames(chunk_duration, "chunk_duration")
-        prompts, pieces = self._write_codes(prompt, duration, seed, temperature, top_k, top_p, guidance_scale, progress)
+        chunk_frames = max(SHORTEST_CHUNK, self._frames(chunk_duration, "chunk_duration"))
+        prompts, pieces = self._write_codes(prompt, duration, self._settings(settings), seed, progress)
         return self._decode_chunks(prompts, pieces, self._frames(duration), chunk_frames)
 
+    def _settings(self, changes: dict[str, float | int | None]) -> SamplingSettings:
+        """The model's own settings with some changed; a default top-k never exceeds a small codebook."""
+        names = [field.name for field in fields(SamplingSettings)]
+        if unknown := [name for name in changes if name not in names]:
+            raise TypeError(f"There is no setting {unknown[0]!r}: choose among {', '.join(names)}.")
+        own = self.config.sampling
+        own = replace(own, top_k=min(own.top_k, self.config.decoder.codebook_size))
+        return replace(own, **{name: value for name, value in changes.items() if value is not None})
+
     def _write_codes(
-        self, prompt, duration, seed, temperature, top_k, top_p, guidance_scale, progress
+        self,
+        prompt: str | Sequence[str],
+        duration: float | int,
+        settings: SamplingSettings,
+        seed: int | Sequence[int] | None,
+        progress: Progress | None,
     ) -> tuple[list[str], Iterator[Tensor]]:
         """Check everything, encode the text, and return the prompts as a list and the iterator of codes."""
         frames = self._frames(duration)
         prompts = _as_list(prompt)
-        config, codebook_size = self.config, self.config.decoder.codebook_size
-        top_k = min(config.top_k, codebook_size) if top_k is None else top_k
         with torch.no_grad():
-            text_states, text_mask = self.encode_text(prompts)
-        pieces = iterate_codes(
-            self.decoder,
-            text_states,
-            text_mask,
-            frames,
-            self.pattern,
-            seeds=seed,
-            temperature=config.temperature if temperature is None else temperature,
-            top_k=None if top_k is not False and top_k == 0 else top_k,
-            top_p=top_p,
-            guidance_scale=config.guidance_scale if guidance_scale is None else guidance_scale,
-            progress=progress,
-        )
+            condition = self.encode_text(prompts)
+        pieces = iterate_codes(self.decoder, condition, frames, self.pattern, settings, seed=seed, progress=progress)
         self._warn_of_unknown_words(prompts)
         return prompts, pieces
 

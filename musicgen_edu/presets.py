@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from musicgen_edu.config import PRESETS, CodecConfig, DecoderConfig, MusicGenConfig
+from musicgen_edu.config import PRESETS, CodecConfig, DecoderConfig, MusicGenConfig, SamplingSettings
 from musicgen_edu.devices import find_device
 from musicgen_edu.model import MusicGen
 from musicgen_edu.patterns import create_pattern
@@ -17,7 +17,7 @@ from musicgen_edu.tokenizer import Tokenizer
 SHIPPED = Path(__file__).parent / "weights" / "tiny"
 
 _SIZES = tuple(field.name for field in fields(DecoderConfig))
-_SETTINGS = ("pattern", "guidance_scale", "temperature", "top_k")
+_SETTINGS = tuple(field.name for field in fields(SamplingSettings))
 
 
 def create_musicgen_model(
@@ -30,7 +30,7 @@ def create_musicgen_model(
 ) -> MusicGen:
     """Create the model of a preset: "tiny" with its trained weights, "small", "medium" and "large" with random ones.
 
-    `overrides` are fields of `DecoderConfig`, or `pattern`, `guidance_scale`, `temperature`, `top_k`. Where one changes
+    `overrides` are fields of `DecoderConfig` or `SamplingSettings`, or `pattern`. Where one changes
     a shape, "tiny" has random weights too, but for its tokenizer and, where it fits, its codec. `seed` draws random
     weights without touching PyTorch's own generator; `device="meta"` makes shapes without memory.
 
@@ -67,18 +67,22 @@ def create_musicgen_model(
 def _override(config: MusicGenConfig, overrides: dict[str, int | float | bool | str]) -> MusicGenConfig:
     changes = {name: _checked(name, value, config) for name, value in overrides.items()}
     sizes = {name: value for name, value in changes.items() if name in _SIZES}
-    settings = {name: value for name, value in changes.items() if name in _SETTINGS}
+    sampling = replace(config.sampling, **{name: value for name, value in changes.items() if name in _SETTINGS})
+    pattern = changes.get("pattern", config.pattern)
     if "hidden_size" in sizes and "num_heads" not in sizes:
         sizes["num_heads"] = _num_heads(sizes["hidden_size"], config.decoder.hidden_size // config.decoder.num_heads)
     decoder = replace(config.decoder, **sizes)
-    create_pattern(settings.get("pattern", config.pattern), decoder.num_codebooks)  # refuses an unknown name
-    return replace(config, decoder=decoder, codec=_fit_codec(config.codec, decoder), **settings)
+    create_pattern(pattern, decoder.num_codebooks)  # refuses an unknown name
+    codec = _fit_codec(config.codec, decoder)
+    return replace(config, decoder=decoder, codec=codec, pattern=pattern, sampling=sampling)
 
 
 def _checked(name: str, value: int | float | bool | str, config: MusicGenConfig) -> int | float | bool | str:
-    if name not in (*_SIZES, *_SETTINGS):
-        raise TypeError(f"There is no override {name!r}: choose among {', '.join((*_SIZES, *_SETTINGS))}.")
-    kind = type(getattr(config.decoder if name in _SIZES else config, name))
+    names = *_SIZES, *_SETTINGS, "pattern"
+    if name not in names:
+        raise TypeError(f"There is no override {name!r}: choose among {', '.join(names)}.")
+    part = next((part for part in (config.decoder, config.sampling) if hasattr(part, name)), config)
+    kind = type(getattr(part, name))
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise TypeError(f"{name} must be of type {kind.__name__}, not {value!r}.")
     if kind is int and name in _SIZES and value < 1:

@@ -6,9 +6,10 @@ models, 512 → 768 in the shipped one. It is where the widths of two pretrained
 
 from __future__ import annotations
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from musicgen_edu.conditioning import TextMask
 from musicgen_edu.config import DecoderConfig
 
 
@@ -39,7 +40,7 @@ class TextProjection(nn.Linear):
     def forward(
         self,
         text_states: Float[Tensor, "batch text_tokens text_width"],
-        text_mask: Bool[Tensor, "batch text_tokens"] | Int[Tensor, "batch text_tokens"],
+        text_mask: TextMask,
     ) -> Float[Tensor, "batch text_tokens model_width"]:
         """Return the states in the decoder's width, 0 on padding."""
         return zero_padding(super().forward(text_states), text_mask)
@@ -47,7 +48,7 @@ class TextProjection(nn.Linear):
 
 def zero_padding(
     text_states: Float[Tensor, "batch text_tokens width"],
-    text_mask: Bool[Tensor, "batch text_tokens"] | Int[Tensor, "batch text_tokens"],
+    text_mask: TextMask,
 ) -> Float[Tensor, "batch text_tokens width"]:
     """Return the states with 0 wherever the mask is 0: after the projection, so that its bias is silenced too.
 

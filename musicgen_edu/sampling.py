@@ -52,17 +52,15 @@ def apply_temperature(
     return logits / float(temperature)
 
 
-def keep_top_k(
-    logits: Float[Tensor, "*batch codebook_size"], top_k: int | None
-) -> Float[Tensor, "*batch codebook_size"]:
-    """Keep the `top_k` best tokens and those that equal the last of them; None keeps all.
+def keep_top_k(logits: Float[Tensor, "*batch codebook_size"], top_k: int) -> Float[Tensor, "*batch codebook_size"]:
+    """Keep the `top_k` best tokens and those that equal the last of them; 0 keeps all.
 
-    Raises ValueError unless `top_k` lies between 1 and the codebook's size. Source: Fan et al. 2018, arXiv:1805.04833.
+    Raises ValueError unless `top_k` lies between 0 and the codebook's size. Source: Fan et al. 2018, arXiv:1805.04833.
     """
-    if top_k is None:
-        return logits
     size = logits.shape[-1]
-    _check(f"top_k must be a whole number from 1 to the codebook's {size} entries", top_k, Integral, 1, size)
+    _check(f"top_k must be a whole number from 0 (all) to the codebook's {size} entries", top_k, Integral, 0, size)
+    if top_k == 0:
+        return logits
     worst_kept = logits.topk(top_k, dim=-1).values[..., -1:]
     return logits.masked_fill(logits < worst_kept, -math.inf)
 
@@ -85,7 +83,7 @@ def keep_top_p(
 
 
 def filter_logits(
-    logits: Float[Tensor, "*batch codebook_size"], temperature: float | int, top_k: int | None, top_p: float | int
+    logits: Float[Tensor, "*batch codebook_size"], temperature: float | int, top_k: int, top_p: float | int
 ) -> Float[Tensor, "*batch codebook_size"]:
     """`apply_temperature`, `keep_top_k` and `keep_top_p` in this order, which is transformers'."""
     return keep_top_p(keep_top_k(apply_temperature(logits, temperature), top_k), top_p)
@@ -100,33 +98,42 @@ def sample(
     it whatever the logits are: so a row's draws do not depend on its neighbours. The Gumbel-max trick (Maddison et al.
     2014, arXiv:1411.0030) draws: the argmax of logits plus Gumbel noise is such a sample. It forgives rounding:
     where logits differ by 1e-6, as they may between batch sizes, about one draw in a million does.
-    Raises ValueError unless there is one generator a row.
+    Raises ValueError unless there is one generator a row, and where a best score is not finite: argmax would take NaN
+    for the first code, and broken weights would become music.
     """
     if len(generators) != logits.shape[0]:
         raise ValueError(f"sample needs one generator a row: {logits.shape[0]} rows, {len(generators)} generators.")
+    if not logits.amax(dim=-1).isfinite().all():
+        raise ValueError(
+            "The decoder's scores are no finite numbers: weights are broken, or their precision is too low for their "
+            "size; load them anew, in float32."
+        )
     shape = logits.shape[1:]
-    waiting_times = torch.stack([torch.empty(shape).exponential_(generator=generator) for generator in generators])
+    noise = [torch.empty(shape, device="cpu", dtype=torch.float32) for _ in generators]
+    waiting_times = torch.stack(
+        [times.exponential_(generator=generator) for times, generator in zip(noise, generators, strict=True)]
+    )
     return (logits - waiting_times.to(logits).log()).argmax(dim=-1)
 
 
-def create_generators(seeds: int | Sequence[int] | None, batch: int) -> list[torch.Generator]:
-    """Make one random generator a prompt: of the same seed if `seeds` is one number, of its own each if it is a list.
+def create_generators(seed: int | Sequence[int] | None, batch: int) -> list[torch.Generator]:
+    """Make one random generator a prompt, on the CPU: `seed` is one number for all of them or a list, one for each.
 
     None takes seeds from the operating system, so that no two calls are alike.
     Raises ValueError for a wrong number of seeds or one outside 0 … `MAX_SEED`, TypeError for one that is no whole
     number.
     """
-    if seeds is None:
-        generators = [torch.Generator() for _ in range(batch)]
+    generators = [torch.Generator(device="cpu") for _ in range(batch)]
+    if seed is None:
         for generator in generators:
             generator.seed()
         return generators
-    seeds = [seeds] * batch if isinstance(seeds, Integral) else list(seeds)
+    seeds = [seed] * batch if isinstance(seed, Integral) else list(seed)
     if len(seeds) != batch:
         raise ValueError(f"There must be one seed, or one a prompt: {len(seeds)} seeds for {batch} prompts.")
-    for seed in seeds:
-        _check(f"A seed must be a whole number from 0 to {MAX_SEED}", seed, Integral, 0, MAX_SEED)
-    return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+    for each in seeds:
+        _check(f"A seed must be a whole number from 0 to {MAX_SEED}", each, Integral, 0, MAX_SEED)
+    return [generator.manual_seed(int(each)) for generator, each in zip(generators, seeds, strict=True)]
 
 
 def check_guidance_scale(scale: float | int) -> None:

@@ -8,10 +8,11 @@ first on captions alone and then together with the decoder.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
+from musicgen_edu.conditioning import TextMask
 from musicgen_edu.config import TextEncoderConfig
 
 
@@ -35,7 +36,7 @@ class TextEncoder(nn.Module):
     def forward(
         self,
         ids: Int[Tensor, "batch text_tokens"],
-        mask: Bool[Tensor, "batch text_tokens"] | Int[Tensor, "batch text_tokens"],
+        mask: TextMask,
     ) -> Float[Tensor, "batch text_tokens text_width"]:
         """Return the states; no token looks at the padding, where `mask` is 0."""
         with torch.autocast("cpu" if ids.is_meta else ids.device.type, enabled=False):  # keeps the weights' precision

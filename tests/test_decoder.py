@@ -8,8 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from jaxtyping import TypeCheckError
-from transformers import MusicgenDecoderConfig, MusicgenForCausalLM
+from transformers import (
+    MusicgenDecoderConfig,
+    MusicgenForCausalLM,
+    MusicgenMelodyDecoderConfig,
+    MusicgenMelodyForCausalLM,
+)
 
+from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import PRESETS, DecoderConfig
 from musicgen_edu.decoder import DecoderCache, MusicGenDecoder, attention_weights, sinusoidal_positions
 
@@ -59,7 +65,7 @@ def test_logits_equal_transformers(config):
     load_into_reference(reference, decoder)
     codes, text_states, mask = make_inputs(config)
     expected = reference(codes.flatten(0, 1), encoder_hidden_states=text_states, encoder_attention_mask=mask).logits
-    logits = decoder(codes, text_states, mask)
+    logits = decoder(codes, Condition(text_states, mask))
     torch.testing.assert_close(logits.flatten(0, 1), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -70,7 +76,9 @@ def test_long_sequence_equals_transformers(decoder_config):
     load_into_reference(reference, decoder)
     codes, text_states, mask = make_inputs(decoder_config, steps=2100)
     expected = reference(codes.flatten(0, 1), encoder_hidden_states=text_states, encoder_attention_mask=mask).logits
-    torch.testing.assert_close(decoder(codes, text_states, mask).flatten(0, 1), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        decoder(codes, Condition(text_states, mask)).flatten(0, 1), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -79,8 +87,10 @@ def test_cache_changes_nothing(decoder_config, chunks):
     decoder = MusicGenDecoder(decoder_config)
     codes, text_states, mask = make_inputs(decoder_config, steps=sum(chunks))
     cache = DecoderCache(decoder_config, batch=3, max_steps=20)
-    parts = [decoder(part, text_states, mask, cache) for part in codes.split(chunks, dim=2)]
-    torch.testing.assert_close(torch.cat(parts, dim=2), decoder(codes, text_states, mask), rtol=1e-5, atol=1e-5)
+    parts = [decoder(part, Condition(text_states, mask), cache) for part in codes.split(chunks, dim=2)]
+    torch.testing.assert_close(
+        torch.cat(parts, dim=2), decoder(codes, Condition(text_states, mask)), rtol=1e-5, atol=1e-5
+    )
     assert cache.steps == 9
 
 
@@ -92,7 +102,7 @@ def test_cache_computes_the_text_once(decoder_config):
     codes, text_states, mask = make_inputs(decoder_config)
     cache = DecoderCache(decoder_config, batch=3, max_steps=9)
     for step in codes.split(1, dim=2):
-        decoder(step, text_states, mask, cache)
+        decoder(step, Condition(text_states, mask), cache)
     assert len(calls) == 1
 
 
@@ -103,7 +113,7 @@ def test_cache_memory_is_reserved_once(decoder_config):
     cache = DecoderCache(decoder_config, batch=3, max_steps=9)
     addresses = [layer.keys.data_ptr() for layer in cache.layers]
     for step in codes.split(1, dim=2):
-        decoder(step, text_states, mask, cache)
+        decoder(step, Condition(text_states, mask), cache)
     assert [layer.keys.data_ptr() for layer in cache.layers] == addresses
 
 
@@ -111,9 +121,9 @@ def test_full_cache_says_so(decoder_config):
     decoder = MusicGenDecoder(decoder_config)
     codes, text_states, mask = make_inputs(decoder_config, steps=4)
     cache = DecoderCache(decoder_config, batch=3, max_steps=6)
-    decoder(codes, text_states, mask, cache)
+    decoder(codes, Condition(text_states, mask), cache)
     with pytest.raises(ValueError, match="holds 6 steps, 4 of them used, and 4 more do not fit"):
-        decoder(codes, text_states, mask, cache)
+        decoder(codes, Condition(text_states, mask), cache)
     assert cache.steps == 4
 
 
@@ -126,7 +136,7 @@ def test_no_step_sees_a_later_one(decoder_config, step):
     decoder.layers[0].register_forward_pre_hook(
         lambda _, arguments: (inputs.append(arguments[0].retain_grad() or arguments[0]), None)[1]
     )
-    decoder(codes, text_states, mask)[:, :, step].square().sum().backward()
+    decoder(codes, Condition(text_states, mask))[:, :, step].square().sum().backward()
     assert (inputs[0].grad[:, step + 1 :] == 0).all(), "is the causal mask aligned with the diagonal?"
     assert (inputs[0].grad[:, : step + 1].abs().amax(dim=2) > 0).all()
 
@@ -141,8 +151,8 @@ def test_padding_and_company_change_nothing(decoder_config, steps, tokens):
     text_states = torch.randn(2, tokens + 3, decoder_config.hidden_size)
     mask = torch.ones(2, tokens + 3, dtype=torch.bool)
     mask[0, tokens:] = False
-    together = decoder(codes, text_states, mask)[:1]
-    alone = decoder(codes[:1], text_states[:1, :tokens], mask[:1, :tokens])
+    together = decoder(codes, Condition(text_states, mask))[:1]
+    alone = decoder(codes[:1], Condition(text_states[:1, :tokens], mask[:1, :tokens]))
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
@@ -154,26 +164,57 @@ def test_null_condition_is_no_cross_attention(decoder_config, attention):
     load_into_reference(reference, decoder)
     codes, text_states, _ = make_inputs(decoder_config)
     mask, silence = torch.zeros(3, 5, dtype=torch.bool), torch.zeros_like(text_states)
-    logits = decoder(codes, text_states, mask)
+    logits = decoder(codes, Condition(text_states, mask))
     expected = reference(codes.flatten(0, 1), encoder_hidden_states=silence, encoder_attention_mask=mask.long()).logits
     torch.testing.assert_close(logits.flatten(0, 1), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("chunks", [(9,), (3, 1, 5)])
+def test_a_condition_before_the_codes_equals_transformers(decoder_config, chunks):
+    """MusicGen Melody's decoder: no cross-attention, what is told stands before the codes; with a cache and without."""
+    config = dataclasses.replace(decoder_config, cross_attention=False)
+    decoder = MusicGenDecoder(config)
+    sizes = MusicgenMelodyDecoderConfig(
+        vocab_size=config.codebook_size,
+        num_codebooks=config.num_codebooks,
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        ffn_dim=config.ffn_size,
+        pad_token_id=config.special_token,
+        bos_token_id=config.special_token,
+    )
+    reference = MusicgenMelodyForCausalLM(sizes).eval()
+    load_into_reference(reference, decoder)
+    codes, prefix, nothing = make_inputs(config)[0], torch.randn(3, 6, 24), torch.zeros(3, 0, 24)
+    condition = Condition(nothing, torch.zeros(3, 0, dtype=torch.bool), prefix, torch.zeros_like(prefix))
+    expected = reference(codes.flatten(0, 1), encoder_hidden_states=prefix).logits[:, -9:]
+    cache = DecoderCache(config, 3, max_steps=15)
+    parts = [decoder(part, condition, cache) for part in codes.split(chunks, dim=2)]
+    torch.testing.assert_close(torch.cat(parts, dim=2).flatten(0, 1), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(decoder(codes, condition).flatten(0, 1), expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="holds 14 steps, 0 of them used, and 15 more do not fit"):
+        decoder(codes, condition, DecoderCache(config, 3, max_steps=14))
 
 
 def test_text_matters(decoder_config):
     decoder = MusicGenDecoder(decoder_config)
     codes, text_states, mask = make_inputs(decoder_config)
-    assert (decoder(codes, text_states, mask) - decoder(codes, -text_states, mask))[:2].abs().max() > 0.01
+    assert (decoder(codes, Condition(text_states, mask)) - decoder(codes, Condition(-text_states, mask)))[
+        :2
+    ].abs().max() > 0.01
 
 
 def test_null_condition_has_finite_gradients_in_bf16(decoder_config):
     decoder = MusicGenDecoder(decoder_config)
     codes, text_states, mask = make_inputs(decoder_config)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = decoder(codes, text_states, mask)
+        logits = decoder(codes, Condition(text_states, mask))
     assert logits.dtype == torch.bfloat16
     logits.float().square().mean().backward()
     assert all(parameter.grad.isfinite().all() for parameter in decoder.parameters())
-    torch.testing.assert_close(logits.float(), decoder(codes, text_states, mask), rtol=0.1, atol=0.1)
+    torch.testing.assert_close(logits.float(), decoder(codes, Condition(text_states, mask)), rtol=0.1, atol=0.1)
 
 
 def test_positions_are_cosines_then_sines():
@@ -200,7 +241,7 @@ def test_training_starts_near_the_uniform_distribution():
     codes, text_states, mask = make_inputs(config, steps=20)
     states, decoder = [], MusicGenDecoder(config)
     decoder.layer_norm.register_forward_pre_hook(lambda _, arguments: states.append(arguments[0]))
-    logits = decoder(codes, text_states, mask)
+    logits = decoder(codes, Condition(text_states, mask))
     loss = F.cross_entropy(logits.flatten(0, 2), torch.randint(0, config.codebook_size, (3 * 4 * 20,)))
     assert abs(loss.item() - torch.tensor(config.codebook_size).log()) < 0.3
     assert 0.5 < states[0].std() < 3
@@ -214,7 +255,7 @@ def test_learns_to_copy_the_text_within_seconds(decoder_config):
     target = torch.tensor([3, 7])[:, None, None].expand(2, 4, 6)
     optimizer = torch.optim.Adam(decoder.parameters(), lr=1e-2)
     for _ in range(60):
-        loss = F.cross_entropy(decoder(codes, text_states, mask.bool()).flatten(0, 2), target.flatten())
+        loss = F.cross_entropy(decoder(codes, Condition(text_states, mask.bool())).flatten(0, 2), target.flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -240,7 +281,7 @@ def test_impossible_width_is_refused(decoder_config, sizes):
 def test_wrong_number_of_codebooks_is_named(decoder_config):
     codes, text_states, mask = make_inputs(decoder_config)
     with pytest.raises(ValueError, match="has 4 codebooks but the codes have 3"):
-        MusicGenDecoder(decoder_config)(codes[:, :3], text_states, mask)
+        MusicGenDecoder(decoder_config)(codes[:, :3], Condition(text_states, mask))
 
 
 def test_shape_annotations_are_checked():
@@ -257,5 +298,5 @@ def test_stays_on_its_device(decoder_config, cached):
     codes, text_states, mask = (tensor.to("meta") for tensor in make_inputs(decoder_config))
     cache = DecoderCache(decoder_config, 3, 20, device="meta") if cached else None
     for _ in range(2):
-        logits = decoder(codes, text_states, mask, cache)
+        logits = decoder(codes, Condition(text_states, mask), cache)
     assert logits.device.type == "meta" and logits.shape == (3, 4, 9, 20)

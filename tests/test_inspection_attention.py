@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from musicgen_edu.conditioning import Condition
 from musicgen_edu.decoder import MusicGenDecoder
 from musicgen_edu.inspection.attention import (
     AttentionMaps,
@@ -38,7 +39,7 @@ def test_maps_are_what_the_fused_kernel_used(decoder_config):
     gathered = []
     for layer in decoder.layers:
         layer.encoder_attn.out_proj.register_forward_pre_hook(lambda _, arguments: gathered.append(arguments[0]))
-    weights = record_cross_attention(decoder, codes, text_states, mask)
+    weights = record_cross_attention(decoder, codes, Condition(text_states, mask))
     assert weights.shape == (2, 3, 6, 5)
     for layer, of_layer, expected in zip(decoder.layers, weights, gathered, strict=True):
         values = layer.encoder_attn.keys_and_values(text_states)[1][0]
@@ -50,7 +51,7 @@ def test_maps_are_what_the_fused_kernel_used(decoder_config):
 def test_the_decoder_stays_as_it_was(decoder_config, monkeypatch):
     """No hook stays behind, not even after an error."""
     decoder = MusicGenDecoder(decoder_config)
-    inputs = torch.randint(0, 21, (1, 4, 6)), torch.randn(1, 5, 24), torch.ones(1, 5, dtype=torch.bool)
+    inputs = torch.randint(0, 21, (1, 4, 6)), Condition(torch.randn(1, 5, 24), torch.ones(1, 5, dtype=torch.bool))
     record_cross_attention(decoder, *inputs)
     monkeypatch.setattr(F, "gelu", lambda states: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -60,9 +61,9 @@ def test_the_decoder_stays_as_it_was(decoder_config, monkeypatch):
 
 def test_a_frame_is_the_step_that_predicts_its_first_code(model, codes, maps):
     """Frame t's first code stands in column t + 1, which step t predicts."""
-    text_states, mask = model.encode_text([PROMPT])
+    condition = model.encode_text([PROMPT])
     sequence = model.pattern.interleave(codes, model.config.decoder.special_token)
-    weights = record_cross_attention(model.decoder, sequence, text_states.detach(), mask)
+    weights = record_cross_attention(model.decoder, sequence, condition)
     torch.testing.assert_close(maps.weights, weights[:, :, :7])
     assert maps.pieces == model.tokenizer.pieces(PROMPT) and maps.weights.shape == (1, 2, 7, len(maps.pieces))
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from musicgen_edu.conditioning import Condition
 from musicgen_edu.inspection.sampling import (
     draw_choice,
     draw_distributions,
@@ -41,20 +42,22 @@ def view(model, columns):
 
 
 def test_scores_are_those_of_the_last_column_with_and_without_the_prompt(model, columns, scores):
-    states, mask = model.encode_text([PROMPT])
+    condition = model.encode_text([PROMPT])
     with torch.inference_mode():
-        torch.testing.assert_close(scores[0], model.decoder(columns, states, mask)[0, :, -1])
-        torch.testing.assert_close(scores[1], model.decoder(columns, 9 * states, 0 * mask.int())[0, :, -1])
+        torch.testing.assert_close(scores[0], model.decoder(columns, condition)[0, :, -1])
+        torch.testing.assert_close(
+            scores[1], model.decoder(columns, Condition(9 * condition.states, 0 * condition.mask.int()))[0, :, -1]
+        )
     assert not torch.allclose(*scores)
 
 
 def test_neutral_settings_are_the_models_own_distribution(scores):
-    probabilities, _ = next_code(*scores, temperature=1, top_k=None, top_p=1, guidance_scale=1)
+    probabilities, _ = next_code(*scores, temperature=1, top_k=0, top_p=1, guidance_scale=1)
     torch.testing.assert_close(probabilities, scores[0].softmax(dim=-1))
 
 
 def test_the_settings_shape_the_distribution(scores):
-    shape = {"temperature": 1.0, "top_k": None, "guidance_scale": 3.0}
+    shape = {"temperature": 1.0, "top_k": 0, "guidance_scale": 3.0}
     plain, _ = next_code(*scores, **shape)
     assert (next_code(*scores, **shape | {"top_k": 5})[0] > 0).sum(dim=-1).eq(5).all()
     assert ((next_code(*scores, **shape, top_p=0.5)[0] > 0) <= (plain > 0)).all()
@@ -63,7 +66,7 @@ def test_the_settings_shape_the_distribution(scores):
 
 
 def test_the_drawn_code_is_the_seeds(scores):
-    settings = {"temperature": 1.0, "top_k": None, "guidance_scale": 1.0}
+    settings = {"temperature": 1.0, "top_k": 0, "guidance_scale": 1.0}
     for seed in range(5):
         expected = sample(scores[0][None], create_generators(seed, 1))[0]
         assert torch.equal(next_code(*scores, **settings, seed=seed)[1], expected)
@@ -83,7 +86,7 @@ def test_distributions_are_drawn_in_panels(panels):
     assert 'alt="Dots fall to the right."' in drawn._repr_html_()
 
 
-@pytest.mark.parametrize("settings", [{}, {"temperature": 0}, {"top_k": None, "seed": 3}, {"guidance_scale": 0.0}])
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0}, {"top_k": 0, "seed": 3}, {"guidance_scale": 0.0}])
 def test_a_choice_is_drawn_and_named(scores, settings):
     drawn = draw_choice(*scores, codebook=1, **{"top_k": 5} | settings)
     assert drawn.content.startswith(b"\x89PNG") and "the code that the seed draws" in drawn.alt
@@ -94,13 +97,13 @@ def test_an_unlikely_code_may_be_drawn(scores):
     """Beyond the codes that the picture shows: the arrow stays inside it."""
     scores = torch.zeros(4, 500), torch.zeros(4, 500)
     for seed in range(5):
-        assert draw_choice(*scores, top_k=None, seed=seed).content
+        assert draw_choice(*scores, top_k=0, seed=seed).content
 
 
 @pytest.mark.parametrize(("name", "value"), [("temperature", -1.0), ("top_p", 0.0), ("guidance_scale", math.nan)])
 def test_bad_settings_are_refused(scores, name, value):
     with pytest.raises(ValueError, match=name):
-        next_code(*scores, **{"top_k": None, name: value})
+        next_code(*scores, **{"top_k": 0, name: value})
 
 
 def test_every_control_has_a_label_and_a_tooltip(view):

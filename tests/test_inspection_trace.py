@@ -42,7 +42,7 @@ def test_every_stage_is_there_in_the_order_of_the_data(way):
 
 def test_shapes_are_those_of_the_tensors(model, way):
     ids, mask = model.tokenizer([PROMPT])
-    states, _ = model.encode_text([PROMPT])
+    states = model.encode_text([PROMPT]).states
     codes, waveform = way.audio.codes, way.audio.waveform
     tensors = {"ids": ids, "mask": mask, "projected states": states, "codes": codes, "waveform": waveform}
     tensors |= {"text states": model.text_encoder(ids, mask), "latents": model.codec.dequantize(codes)}

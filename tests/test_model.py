@@ -34,6 +34,7 @@ from musicgen_edu import (
     devices,
 )
 from musicgen_edu.checkpoints.pretrained import named_tensors
+from musicgen_edu.config import SamplingSettings
 from musicgen_edu.sampling import apply_guidance
 
 PROMPTS = ["peaceful piano melody", "a happy flute arpeggio, fast, with drums"]
@@ -175,7 +176,14 @@ def test_bfloat16_on_disk_is_float32_when_opened(model, tmp_path):
     assert_same_answers(ours, reference, AutoTokenizer.from_pretrained(tmp_path))
 
 
-@pytest.mark.parametrize("change", [{"pattern": "flatten"}, {"temperature": 0.0}, {"top_k": 7, "guidance_scale": 1.5}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pattern": "flatten"},
+        {"sampling": SamplingSettings(temperature=0.0)},
+        {"sampling": SamplingSettings(top_k=7, guidance_scale=1.5)},
+    ],
+)
 def test_settings_are_kept(model, tokenizer, tmp_path, change):
     config = replace(model.config, **change)
     MusicGen(config, tokenizer).save_pretrained(tmp_path)

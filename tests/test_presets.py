@@ -47,7 +47,7 @@ def test_what_does_not_fit_is_refused_unless_asked_for():
 def test_overrides():
     model = on_meta(num_layers=1, ffn_size=64, pattern="flatten", guidance_scale=2, top_k=5)
     assert len(model.decoder.layers) == 1 and model.decoder.layers[0].fc1.out_features == 64
-    assert model.pattern.name == "flatten" and model.config.top_k == 5
+    assert model.pattern.name == "flatten" and model.config.sampling.top_k == 5
     assert on_meta(hidden_size=96).config.decoder.num_heads == 1
     assert on_meta(hidden_size=96, num_heads=4).config.decoder.num_heads == 4
 

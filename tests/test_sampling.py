@@ -39,6 +39,7 @@ def test_temperature_is_that_of_transformers(seed, temperature):
 def test_top_k_is_that_of_transformers(seed, top_k):
     logits = random_logits(seed, 4, 30)
     assert torch.equal(keep_top_k(logits, top_k), TopKLogitsWarper(top_k)(None, logits))
+    assert torch.equal(keep_top_k(logits, 0), logits)
 
 
 @settings(max_examples=200, deadline=None)
@@ -128,14 +129,19 @@ LOGITS = torch.zeros(2, 4, 10)
         (lambda: apply_temperature(LOGITS, -0.1), r"temperature must be 0 \(greedy\) or a positive number, not -0.1"),
         (lambda: apply_temperature(LOGITS, math.nan), "temperature must be .* not nan"),
         (lambda: apply_temperature(LOGITS, math.inf), "temperature must be .* not inf"),
-        (lambda: keep_top_k(LOGITS, 11), "top_k must be a whole number from 1 to the codebook's 10 entries, not 11"),
-        (lambda: keep_top_k(LOGITS, 0), "top_k must be a whole number from 1"),
+        (
+            lambda: keep_top_k(LOGITS, 11),
+            r"top_k must be a whole number from 0 \(all\) to the codebook's 10 entries, not 11",
+        ),
+        (lambda: keep_top_k(LOGITS, -1), "top_k must be a whole number from 0"),
         (lambda: keep_top_p(LOGITS, 0.0), "top_p must be a number above 0 and at most 1, not 0.0"),
         (lambda: keep_top_p(LOGITS, 1.1), "top_p must be a number above 0"),
         (lambda: keep_top_p(LOGITS, math.nan), "top_p must be a number above 0"),
         (lambda: apply_guidance(LOGITS, LOGITS, -1.0), "guidance_scale must be a number of at least 0"),
         (lambda: apply_guidance(LOGITS, LOGITS, math.nan), "guidance_scale must be a number of at least 0"),
         (lambda: sample(LOGITS, create_generators(0, 3)), "one generator a row: 2 rows, 3 generators"),
+        (lambda: sample(LOGITS * math.nan, create_generators(0, 2)), "scores are no finite numbers"),
+        (lambda: sample(LOGITS - math.inf, create_generators(0, 2)), "scores are no finite numbers"),
         (lambda: create_generators([1, 2, 3], 2), "3 seeds for 2 prompts"),
         (lambda: create_generators(-1, 2), "A seed must be a whole number from 0 to 9223372036854775807, not -1"),
         (lambda: create_generators([1, 2**63], 2), "A seed must be a whole number from 0 to"),

@@ -58,7 +58,7 @@ def test_the_seeds_prompt_has_four_tokens(shipped):
     ids, mask = shipped.tokenizer([PROMPT])
     assert ids.shape == (1, 4) and mask.all()
     assert shipped.tokenizer.pieces(PROMPT) == ["▁peaceful", "▁piano", "▁melody", "</s>"]
-    states, _ = shipped.encode_text([PROMPT])
+    states = shipped.encode_text([PROMPT]).states
     assert states.shape == (1, 4, 768)
 
 

@@ -25,7 +25,8 @@ from musicgen_edu.codec import Codec
 from musicgen_edu.composer.captions import INSTRUMENT_NAMES, caption
 from musicgen_edu.composer.samples import CodedClips, shipped_clips, shipped_codes
 from musicgen_edu.composer.score import ALL_ATTRIBUTES, INSTRUMENTS, VALUES, is_held_out
-from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, TextEncoderConfig
+from musicgen_edu.conditioning import Condition
+from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, SamplingSettings, TextEncoderConfig
 from musicgen_edu.model import MusicGen
 from musicgen_edu.patterns import create_pattern
 from musicgen_edu.tokenizer import train_tokenizer
@@ -276,7 +277,7 @@ def test_the_loss_is_what_the_pattern_masks_in_counted_by_hand(objective, batch)
         sequence = objective.pattern.interleave(batch.codes, 32)
         states = objective.text_encoder(batch.text_ids, batch.text_ids != 0)
         states = objective.projection(states, batch.text_mask)
-        logits = objective.decoder(sequence, states, batch.text_mask)
+        logits = objective.decoder(sequence, Condition(states, batch.text_mask))
     frames, mask = objective.pattern.frame_index(9), objective.pattern.mask(9)
     counted = torch.zeros(4, 9)
     for codebook in range(4):
@@ -322,7 +323,7 @@ def test_a_withheld_caption_is_the_null_condition_of_guidance(objective, batch):
         entropies = objective.cross_entropies(batch)
         sequence = objective.pattern.interleave(batch.codes[2:], 32)[:, :, :-1]
         nothing = torch.zeros(1, batch.text_ids.shape[1], 24)
-        logits = objective.decoder(sequence, nothing, torch.zeros_like(batch.text_mask[2:]))
+        logits = objective.decoder(sequence, Condition(nothing, torch.zeros_like(batch.text_mask[2:])))
         logits = objective.pattern.deinterleave(logits, 9, first_step=1)
         expected = F.cross_entropy(logits.permute(0, 3, 1, 2), batch.codes[2:], reduction="none")
         torch.testing.assert_close(entropies[2:], expected, atol=1e-5, rtol=1e-5)
@@ -515,7 +516,7 @@ TINY_RECIPE = Recipe(
             codebook_size=16, hidden_size=24, num_layers=1, num_heads=2, ffn_size=32, text_hidden_size=16
         ),
         CodecConfig(num_filters=10, hidden_size=16, codebook_size=16),
-        top_k=16,
+        sampling=SamplingSettings(top_k=16),
     ),
     captions=1_500, codec_clips=4, codec_batch=2, codec_segment=16, codec_warmup_steps=2, codec_steps=3,
     sharpen_steps=2, groups=(ClipGroup(50, 6, 0.5), ClipGroup(100, 3, 0.3), ClipGroup(30, 4, 0.2)),

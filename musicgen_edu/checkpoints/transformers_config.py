@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import EncodecConfig, MusicgenDecoderConfig, T5Config
 
-from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, TextEncoderConfig
+from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, SamplingSettings, TextEncoderConfig
 
 Json = dict[str, Any]
 MODEL_TYPES = ("musicgen",)
@@ -79,9 +79,12 @@ _PAD_MODES = ("reflect", "replicate", "constant")
 def to_transformers(config: MusicGenConfig) -> Json:
     """Return the content of `config.json`. The key `codebook_pattern` is ours; transformers knows the delay only.
 
-    Raises ValueError if the codebooks' size is no power of two, which transformers' EnCodec requires.
+    Raises ValueError if the codebooks' size is no power of two, which transformers' EnCodec requires, and for a decoder
+    without cross-attention, which is another class there.
     """
     codec = config.codec
+    if not config.decoder.cross_attention:
+        raise ValueError("A decoder without cross-attention is no MusicGen of this layout: it cannot be written.")
     if codec.codebook_size & (codec.codebook_size - 1):
         raise ValueError(f"transformers wants codebooks of 2, 4, 8, … entries, not of {codec.codebook_size}.")
     tokens = {"pad_token_id": None, "bos_token_id": None}  # the special token is past the vocabulary: it would warn
@@ -101,13 +104,14 @@ def generation_config(config: MusicGenConfig) -> Json:
     """Return the content of `generation_config.json`: how transformers' `generate` samples unless told otherwise."""
     special_token = config.decoder.special_token
     sampling = {"do_sample": False}
-    if config.temperature > 0:
-        sampling = {"do_sample": True, "temperature": config.temperature, "top_k": config.top_k}
+    own = config.sampling
+    if own.temperature > 0:
+        sampling = {"do_sample": True, "temperature": own.temperature, "top_k": own.top_k}
     return {
         "bos_token_id": special_token,
         "decoder_start_token_id": special_token,
         "pad_token_id": special_token,
-        "guidance_scale": config.guidance_scale,
+        "guidance_scale": own.guidance_scale,
         "max_length": round(DEFAULT_SECONDS * config.codec.frame_rate) + config.decoder.num_codebooks,
         **sampling,
     }
@@ -148,7 +152,7 @@ def from_transformers(config: Json, generation: Json) -> MusicGenConfig:
             f"reads {codec.num_codebooks} of {codec.codebook_size}."
         )
     pattern = _checked("codebook_pattern", config.get("codebook_pattern", "delay"), str)
-    return MusicGenConfig(text_encoder, decoder, codec, pattern, **_read_sampling(generation))
+    return MusicGenConfig(text_encoder, decoder, codec, pattern, SamplingSettings(**_read_sampling(generation)))
 
 
 def _rename(config: TextEncoderConfig | DecoderConfig | CodecConfig, names: dict[str, str]) -> Json:

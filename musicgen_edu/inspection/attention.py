@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from musicgen_edu.decoder import MusicGenDecoder, TextMask, attention_weights
+from musicgen_edu.conditioning import Condition
+from musicgen_edu.decoder import MusicGenDecoder, attention_weights
 from musicgen_edu.inspection.controls import Shown, Slider, View, row, stops, text_box
 from musicgen_edu.inspection.pictures import BLUE, ORANGE, Picture, picture, problem
 from musicgen_edu.model import MusicGen
@@ -38,8 +39,7 @@ class AttentionMaps:
 def record_cross_attention(
     decoder: MusicGenDecoder,
     codes: Int[Tensor, "1 codebooks steps"],
-    text_states: Float[Tensor, "1 text_tokens model_width"],
-    text_mask: TextMask,
+    condition: Condition,
 ) -> Float[Tensor, "layers heads steps text_tokens"]:
     """Run the decoder over interleaved codes and return the cross-attention weights of every layer and head.
 
@@ -54,7 +54,7 @@ def record_cross_attention(
 
     hooks = [layer.encoder_attn.register_forward_pre_hook(note) for layer in decoder.layers]
     try:
-        decoder.hidden_states(codes, text_states, text_mask)
+        decoder.hidden_states(codes, condition)
     finally:
         for hook in hooks:
             hook.remove()
@@ -68,13 +68,13 @@ def attend_to_prompt(model: MusicGen, prompt: str, codes: Int[Tensor, "1 codeboo
     and for one of more than `MAX_TOKENS` tokens.
     """
     with torch.no_grad():
-        text_states, text_mask = model.encode_text([prompt])
+        condition = model.encode_text([prompt])
     pieces = model.tokenizer.pieces(prompt)
     if len(pieces) > MAX_TOKENS:
         raise ValueError(f"The prompt has {len(pieces)} tokens and the picture holds {MAX_TOKENS}: shorten it.")
     sequence = model.pattern.interleave(codes, model.config.decoder.special_token)
     steps = model.pattern.step_index(codes.shape[2])[0] - 1  # the logits of a step are those of the next column
-    weights = record_cross_attention(model.decoder, sequence[:, :, :-1], text_states, text_mask)
+    weights = record_cross_attention(model.decoder, sequence[:, :, :-1], condition)
     return AttentionMaps(weights[:, :, steps], pieces)
 
 

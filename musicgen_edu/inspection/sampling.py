@@ -33,9 +33,8 @@ def score_next(model: MusicGen, prompt: str, columns: Int[Tensor, "1 codebooks s
 
     Raises ValueError for a blank prompt.
     """
-    states, mask = model.encode_text([prompt])
-    with_prompt = model.decoder(columns, states, mask)
-    without = model.decoder(columns, torch.zeros_like(states), torch.zeros_like(mask))
+    condition = model.encode_text([prompt])
+    with_prompt, without = model.decoder(columns, condition), model.decoder(columns, condition.null())
     return with_prompt[0, :, -1], without[0, :, -1]
 
 
@@ -44,7 +43,7 @@ def next_code(
     null: Scores,
     *,
     temperature: float | int = 1.0,
-    top_k: int | None = 250,
+    top_k: int = 250,
     top_p: float | int = 1.0,
     guidance_scale: float | int = 3.0,
     seed: int = 0,
@@ -83,7 +82,7 @@ def draw_distributions(before: Probabilities, after: Mapping[str, Probabilities]
     return picture(figure, alt)
 
 
-def draw_choice(conditional: Scores, null: Scores, codebook: int = 0, **settings: float | int | None) -> Picture:
+def draw_choice(conditional: Scores, null: Scores, codebook: int = 0, **settings: float | int) -> Picture:
     """Draw the next code's distribution in one codebook under the settings of `next_code`, and mark the code drawn.
 
     The dark line is the model's own distribution: guidance 1, temperature 1, all codes. Raises what it raises.
@@ -145,25 +144,22 @@ def explore_sampling(
     return View([prompt_box, row(*sliders), shown, row(button, said), heard], shown)
 
 
-def _make(
-    model: MusicGen, prompt: str, duration: float | int, settings: Mapping[str, float | int | None]
-) -> tuple[str, str]:
+def _make(model: MusicGen, prompt: str, duration: float | int, settings: Mapping[str, float | int]) -> tuple[str, str]:
     """What the model warned of, and the players; the caption says with which settings the clip was made."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        # For `generate`, 0 is the way to say: all codes.
-        audio = model.generate(prompt, duration, **settings | {"top_k": settings["top_k"] or 0})
+        audio = model.generate(prompt, duration, **settings)
     named = Audio(audio.waveform, audio.sample_rate, prompts=[f"{prompt}; {_name(settings)}"])
     return "".join(problem(warning.message) for warning in caught), named._repr_html_()
 
 
 def _controls(prompt: str, codebook_size: int) -> dict[str, ipywidgets.Widget]:
     """The view's controls, by the name of the setting; the first is the prompt."""
-    kept = [*((str(stop), stop) for stop in TOP_K if stop < codebook_size), ("all", None)]
+    kept = [*((str(stop), stop) for stop in TOP_K if stop < codebook_size), ("all", 0)]
     return {
         "prompt": text_box("prompt", prompt, "What to play; press Enter"),
         "temperature": Slider("temperature", stops(0.0, 2.0, 0.1), 1.0, tooltip="0 always takes the best code"),
-        "top_k": Slider("top-k", kept, None, tooltip="How many codes may be drawn"),
+        "top_k": Slider("top-k", kept, 0, tooltip="How many codes may be drawn"),
         "top_p": Slider("top-p", stops(0.05, 1.0, 0.05), 1.0, tooltip="How much probability is kept"),
         "guidance_scale": Slider("guidance", stops(0.0, 10.0, 0.5), 3.0, tooltip="1 is none, 0 ignores the prompt"),
         "seed": Slider("seed", stops(0, 99), 0, tooltip="Another number, another draw"),
@@ -187,6 +183,6 @@ def _summary(probabilities: Probabilities) -> str:
     return f"{kept:,} code{'s' * (kept != 1)}, {float(entropy_bits(probabilities)):.1f} bits"
 
 
-def _name(settings: Mapping[str, float | int | None]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {'all' if value is None else f'{value:g}'}"
+def _name(settings: Mapping[str, float | int]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {'all' if name == 'top_k' and not value else f'{value:g}'}"
                      for name, value in settings.items()) or "of MusicGen"  # fmt: skip

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from musicgen_edu.composer.captions import describe
 from musicgen_edu.composer.samples import CodedClips
 from musicgen_edu.composer.score import ALL_ATTRIBUTES, VALUES, Attributes
+from musicgen_edu.conditioning import Condition, TextMask
 from musicgen_edu.decoder import MusicGenDecoder
 from musicgen_edu.patterns import CodebookPattern
 from musicgen_edu.projection import TextProjection
@@ -34,7 +35,7 @@ class Batch:
     """Captions as ids, what they say, and the codes that belong to them."""
 
     text_ids: Int[Tensor, "batch text_tokens"]
-    text_mask: Int[Tensor, "batch text_tokens"] | Bool[Tensor, "batch text_tokens"]
+    text_mask: TextMask
     codes: Int[Tensor, "batch codebooks frames"]
     onsets: Bool[Tensor, "batch frames"]
     said: Int[Tensor, "batch attributes"]  # which value each attribute has, or UNSAID
@@ -127,7 +128,7 @@ class CaptionObjective(nn.Module):
 
 def mean_of_tokens(
     states: Float[Tensor, "batch text_tokens width"],
-    mask: Int[Tensor, "batch text_tokens"] | Bool[Tensor, "batch text_tokens"],
+    mask: TextMask,
 ) -> Float[Tensor, "batch 1 width"]:
     """The mean over unmasked tokens; zero where all are masked. Masked states must be zero already."""
     return states.sum(dim=1, keepdim=True) / mask.sum(dim=1).clamp(min=1)[:, None, None]
@@ -187,7 +188,7 @@ class DecoderObjective(nn.Module):
         # A withheld caption still runs through the encoder (with nothing masked there) and is silenced behind it.
         seen = torch.where(mask.any(dim=1, keepdim=True), mask, torch.ones_like(mask))
         text_states = self.projection(self.text_encoder(batch.text_ids, seen), mask)
-        return text_states, self.decoder.hidden_states(sequence, text_states, mask)
+        return text_states, self.decoder.hidden_states(sequence, Condition(text_states, mask))
 
     def _losses(self, batch: Batch) -> tuple[Float[Tensor, "batch codebooks frames"], dict[str, Tensor]]:
         text_states, states = self.states(batch)
