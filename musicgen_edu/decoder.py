@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import DecoderConfig
+from musicgen_edu.optimization import PRODUCTS, attend_from_one_step, pack, unpack
 
 PerHead = Float[Tensor, "batch heads positions head_size"]
 KeysAndValues = tuple[PerHead, PerHead]
@@ -96,6 +97,8 @@ class DecoderCache:
 class Attention(nn.Module):
     """Multi-head attention without biases (Vaswani et al. 2017, section 3.2.2)."""
 
+    attend = staticmethod(F.scaled_dot_product_attention)  # PyTorch's fused kernel; room 14 has another for one step
+
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -113,7 +116,7 @@ class Attention(nn.Module):
         is_causal: bool = False,
     ) -> Float[Tensor, "batch steps model_width"]:
         """Gather from the positions' values what each step asks for."""
-        gathered = F.scaled_dot_product_attention(self.queries(states), keys, values, mask, is_causal=is_causal)
+        gathered = self.attend(self.queries(states), keys, values, mask, is_causal=is_causal)
         return self.out_proj(gathered.transpose(1, 2).flatten(2))
 
     def queries(self, states: Float[Tensor, "batch positions model_width"]) -> PerHead:
@@ -206,6 +209,7 @@ class MusicGenDecoder(nn.Module):
             nn.Linear(width, config.codebook_size, bias=False)  # never predicts the special token
             for _ in range(config.num_codebooks)
         )
+        self.cache_dtype: torch.dtype | None = None
         self.reset_parameters()
 
     @property
@@ -240,6 +244,29 @@ class MusicGenDecoder(nn.Module):
                 writer.weight.mul_((len(writers) * len(self.layers)) ** -0.5)
         for head in self.lm_heads:
             head.weight.mul_(0.5)
+
+    def optimize(self, rung: str | None, keep_weights: bool = True) -> None:
+        """Multiply with packed weights from now on, for inference on the CPU; None goes back to the weights themselves.
+
+        `rung` and `keep_weights` are those of `optimization.pack`, and so are the errors.
+        """
+        groups = self._readers_of_the_same_states()
+        if rung is None:
+            unpack(groups)
+        else:
+            pack(groups, rung, keep_weights)
+        for attention in (module for module in self.modules() if isinstance(module, Attention)):
+            attention.attend = Attention.attend if rung is None else attend_from_one_step
+        self.cache_dtype = None if rung is None else PRODUCTS[rung].dtype
+
+    def _readers_of_the_same_states(self) -> list[list[nn.Linear]]:
+        groups = []
+        for layer in self.layers:
+            past, text = layer.self_attn, layer.encoder_attn
+            groups += [[past.q_proj, past.k_proj, past.v_proj], [past.out_proj]]
+            groups += [[text.q_proj], [text.k_proj, text.v_proj], [text.out_proj]]
+            groups += [[layer.fc1], [layer.fc2]]
+        return [*groups, list(self.lm_heads)]
 
     def forward(
         self,

@@ -1,0 +1,247 @@
+"""Room 14: the same layers, faster. Weights laid out as the processor reads them, in as many bits as the sound needs.
+
+A step of generation reads every weight once and uses it for two rows only, those of guidance; so it can be no faster
+than the memory hands the weights over. A rung says how they are held:
+
+    fp32   32 bits, in oneDNN's blocked layout: the same numbers, the same tokens
+    bf16   16 bits, in the same layout; linear layers take and give bfloat16
+    int8    8 bits and one scale a row of weights (LLM.int8(), arXiv:2208.07339, section 2.1, without its outliers)
+    int4    4 bits, a scale and an offset for every 32 weights (group-wise, as in GPTQ, arXiv:2210.17323, section 4)
+
+In the last three the residual sum, the norms and the softmax stay in float32. The kernels are PyTorch's own. Nothing is
+implemented twice: `pack` gives linear layers another way to multiply, and names, shapes and everything else stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+GROUP = 32  # weights that share a scale and an offset in int4
+SHRINKAGES = 5  # ranges that are tried for each group, from its whole spread down to 70 % of it
+
+
+class Product:
+    """The product with the weights of linear layers that read the same states, held as a rung says, as one matrix.
+
+    One product of 3 × 1024 columns is faster than three of 1024. The layers ask one after the other with the very same
+    tensor, so the first one's call computes for all of them.
+    """
+
+    dtype: ClassVar[torch.dtype] = torch.bfloat16  # of the states that come in and go out
+
+    def __init__(self, weight: Float[Tensor, "columns width"], sizes: Sequence[int]) -> None:
+        self.sizes = list(sizes)
+        self.held = self.hold(weight)
+        self._last: tuple[Tensor | None, Sequence[Tensor]] = (None, ())
+
+    def __call__(self, states: Float[Tensor, "*batch width"], part: int) -> Float[Tensor, "*batch part_width"]:
+        """Return the product of one of the layers."""
+        last, parts = self._last
+        if last is not states:
+            product = self.multiply(states.flatten(0, -2).to(self.dtype)).unflatten(0, states.shape[:-1])
+            parts = product.split(self.sizes, dim=-1)
+            self._last = (states, parts) if len(self.sizes) > 1 else (None, ())
+        return parts[part]
+
+    def hold(self, weight: Float[Tensor, "columns width"]) -> tuple[Tensor, ...]:
+        """Return the tensors that `multiply` reads."""
+        raise NotImplementedError
+
+    def multiply(self, states: Float[Tensor, "rows width"]) -> Float[Tensor, "rows columns"]:
+        """Return states @ weightᵀ."""
+        raise NotImplementedError
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that one product reads."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.held)
+
+    def __deepcopy__(self, memo: dict) -> Product:
+        return self  # nothing in it changes
+
+
+class Float32(Product):
+    """oneDNN's blocked layout: what lies side by side is what the processor multiplies at once."""
+
+    dtype = torch.float32
+
+    def hold(self, weight: Float[Tensor, "columns width"]) -> tuple[Tensor, ...]:
+        """Return the weights in oneDNN's layout for two rows of states."""
+        return (torch.ops.mkldnn._reorder_linear_weight(weight.to(self.dtype).contiguous(), 2),)
+
+    def multiply(self, states: Float[Tensor, "rows width"]) -> Float[Tensor, "rows columns"]:
+        """Return states @ weightᵀ, summed in float32."""
+        return torch.ops.mkldnn._linear_pointwise(states, *self.held, None, "none", [], "")
+
+    def __reduce__(self):
+        (weight,) = self.held  # oneDNN's own tensors cannot be pickled
+        return type(self), (weight.to_dense(), self.sizes)
+
+
+class BFloat16(Float32):
+    """The same layout in half of the bytes: 8 bits of mantissa, summed in float32."""
+
+    dtype = torch.bfloat16
+
+
+class Int8(Product):
+    """Whole numbers from −127 to 127 and a scale for each column of the product."""
+
+    def hold(self, weight: Float[Tensor, "columns width"]) -> tuple[Tensor, ...]:
+        """Return the whole numbers and the scales."""
+        scale = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12)
+        return (weight / scale[:, None]).round().to(torch.int8), scale.to(self.dtype)
+
+    def multiply(self, states: Float[Tensor, "rows width"]) -> Float[Tensor, "rows columns"]:
+        """Return states @ weightᵀ, summed in float32."""
+        return torch.ops.aten._weight_int8pack_mm(states, *self.held)
+
+
+class Int4(Product):
+    """Whole numbers from 0 to 15, with a scale and an offset for every 32 weights of a column."""
+
+    def hold(self, weight: Float[Tensor, "columns width"]) -> tuple[Tensor, ...]:
+        """Return the whole numbers, two a byte, and scales with offsets [groups, columns, 2]."""
+        numbers, scale, offset = quantize_to_4_bits(weight)
+        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(numbers, 1)
+        # The kernel's own formula is (number − 8) · scale + zero.
+        return packed, torch.stack([scale, offset + 8 * scale], dim=-1).transpose(0, 1).contiguous().to(self.dtype)
+
+    def multiply(self, states: Float[Tensor, "rows width"]) -> Float[Tensor, "rows columns"]:
+        """Return states @ weightᵀ, summed in float32."""
+        numbers, scales = self.held
+        return torch.ops.aten._weight_int4pack_mm_for_cpu(states, numbers, GROUP, scales)
+
+
+def quantize_to_4_bits(weight: Float[Tensor, "columns width"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return whole numbers 0 … 15 [columns, width], scales and offsets [columns, groups]: weight ≈ number·scale + offset.
+
+    The range of a group is its spread, shrunk towards its middle as long as that lowers the squared error: a weight
+    far out is cut, and all others are told apart more finely.
+    """
+    groups = weight.float().unflatten(1, (-1, GROUP))
+    low, high = groups.aminmax(dim=-1)
+    best = torch.full_like(low, torch.inf)
+    scale, offset = torch.zeros_like(low), torch.zeros_like(low)
+    for shrinkage in torch.linspace(1.0, 0.7, SHRINKAGES).tolist():
+        width = ((high - low) * shrinkage / 15).clamp(min=1e-12)
+        start = (high + low) / 2 - 7.5 * width
+        error = (_to_numbers(groups, width, start) * width[..., None] + start[..., None] - groups).square().sum(dim=-1)
+        better = error < best
+        best, scale, offset = (
+            torch.where(better, new, old) for new, old in ((error, best), (width, scale), (start, offset))
+        )
+    return _to_numbers(groups, scale, offset).flatten(1).to(torch.int32), scale, offset
+
+
+def _to_numbers(groups: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    return ((groups - offset[..., None]) / scale[..., None]).round().clamp(0, 15)
+
+
+PRODUCTS: dict[str, type[Product]] = {"fp32": Float32, "bf16": BFloat16, "int8": Int8, "int4": Int4}
+RUNGS = tuple(PRODUCTS)
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer that multiplies with packed weights. Its parameter keeps its name, and its values if they were kept.
+
+    For inference only: raises RuntimeError where gradients would be needed, and where the weight has changed since.
+    """
+
+    product: Product
+    part: int
+    version: int
+
+    def forward(self, states: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch columns"]:
+        """Return states @ weightᵀ in the product's precision."""
+        if torch.is_grad_enabled() and (self.weight.requires_grad or states.requires_grad):
+            raise RuntimeError("Packed weights give no gradients: use torch.no_grad(), or undo it with optimize(None).")
+        if _version(self.weight) != self.version:
+            raise RuntimeError("The weights have changed since they were packed: call optimize() again.")
+        return self.product(states, self.part)
+
+    def extra_repr(self) -> str:
+        """What printing the model shows."""
+        return f"{super().extra_repr()}, packed as {type(self.product).__name__}"
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self.version = _version(self.weight)  # a copy counts its changes anew
+
+
+def pack(groups: Sequence[Sequence[nn.Linear]], rung: str, keep_weights: bool = True) -> None:
+    """Let linear layers multiply with weights packed for `rung`; those of one group always read the same states.
+
+    With `keep_weights=False` each group's own weights are given up as soon as they are packed: their parameters stay,
+    as shapes without values, and there is no way back.
+    Raises ValueError for an unknown rung and where these weights or this processor do not allow it.
+    """
+    if rung not in PRODUCTS:
+        raise ValueError(f"There is no rung {rung!r}: choose one of {', '.join(RUNGS)}.")
+    unpack(groups)
+    for layers in groups:
+        for layer in layers:
+            _check(layer, rung)
+    for layers in groups:
+        weight = torch.cat([layer.weight.detach() for layer in layers])
+        product = PRODUCTS[rung](weight, [layer.out_features for layer in layers])
+        for part, layer in enumerate(layers):
+            if not keep_weights:
+                layer.weight = nn.Parameter(layer.weight.to("meta"), requires_grad=layer.weight.requires_grad)
+            layer.__class__ = PackedLinear
+            layer.product, layer.part, layer.version = product, part, _version(layer.weight)
+
+
+def unpack(groups: Sequence[Sequence[nn.Linear]]) -> None:
+    """Let packed layers multiply with their own weights again. Raises ValueError where these were given up."""
+    packed = [layer for layers in groups for layer in layers if isinstance(layer, PackedLinear)]
+    if any(layer.weight.is_meta for layer in packed):
+        raise ValueError("The weights were given up when they were packed: load the model again.")
+    for layer in packed:
+        del layer.product, layer.part, layer.version
+        layer.__class__ = nn.Linear
+
+
+def attend_from_one_step(
+    queries: Float[Tensor, "batch heads steps head_size"],
+    keys: Float[Tensor, "batch heads positions head_size"],
+    values: Float[Tensor, "batch heads positions head_size"],
+    mask: Bool[Tensor, "#batch 1 #steps positions"] | None = None,
+    is_causal: bool = False,
+) -> Float[Tensor, "batch heads steps head_size"]:
+    """Attention as in `F.scaled_dot_product_attention`, faster for one new step, which may look at all positions.
+
+    The fused kernel is made for many queries; with one, two products that read keys and values once, as they lie in
+    the cache, are faster, above all in bfloat16.
+    """
+    if queries.shape[2] > 1 or mask is not None:
+        return F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=is_causal)
+    scores = keys @ (queries * queries.shape[-1] ** -0.5).mT  # keys · query, not query · keysᵀ: whole rows are read
+    return scores.mT.softmax(dim=-1, dtype=torch.float32).to(values.dtype) @ values
+
+
+def _check(layer: nn.Linear, rung: str) -> None:
+    """Raise ValueError, in words for the user, where the kernels would not take the layer."""
+    if type(layer) is not nn.Linear or layer.bias is not None:
+        raise ValueError(f"Only plain linear layers without bias can be packed, not {layer}.")
+    if layer.weight.device.type != "cpu":
+        raise ValueError(f"Weights are packed for the CPU, not for {layer.weight.device}: move the model to it first.")
+    if rung in ("fp32", "bf16") and not torch.backends.mkldnn.is_available():
+        raise ValueError(f"This PyTorch comes without oneDNN, which multiplies in {rung}: choose int8 or int4.")
+    if rung == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise ValueError("This processor cannot multiply in bf16: choose fp32, int8 or int4.")
+    if rung == "int8" and layer.in_features % 16:
+        raise ValueError(f"int8 reads 16 weights at once, and a row of {layer} cannot be split so: choose fp32.")
+    if rung == "int4" and (layer.in_features % GROUP or layer.out_features % 16):
+        raise ValueError(f"int4 takes rows of {GROUP} weights, 16 at once, and {layer} cannot be split so: choose fp32.")
+
+
+def _version(weight: Tensor) -> int:
+    """How often the tensor was changed in place."""
+    return 0 if weight.is_inference() else weight._version
