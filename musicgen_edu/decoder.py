@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import DecoderConfig
-from musicgen_edu.optimization import PRODUCTS, attend_from_one_step, pack, unpack
 
 PerHead = Float[Tensor, "batch heads positions head_size"]
 KeysAndValues = tuple[PerHead, PerHead]
@@ -209,13 +208,17 @@ class MusicGenDecoder(nn.Module):
             nn.Linear(width, config.codebook_size, bias=False)  # never predicts the special token
             for _ in range(config.num_codebooks)
         )
-        self.cache_dtype: torch.dtype | None = None
         self.reset_parameters()
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision of what passes from layer to layer. A norm tells it: packed layers hold other numbers."""
         return self.layer_norm.weight.dtype
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """The precision of keys and values: packed layers (room 14) may give less than they are added to."""
+        return getattr(self.layers[0].self_attn.k_proj, "product_dtype", self.dtype)
 
     @property
     def device(self) -> torch.device:
@@ -244,29 +247,6 @@ class MusicGenDecoder(nn.Module):
                 writer.weight.mul_((len(writers) * len(self.layers)) ** -0.5)
         for head in self.lm_heads:
             head.weight.mul_(0.5)
-
-    def optimize(self, rung: str | None, keep_weights: bool = True) -> None:
-        """Multiply with packed weights from now on, for inference on the CPU; None goes back to the weights themselves.
-
-        `rung` and `keep_weights` are those of `optimization.pack`, and so are the errors.
-        """
-        groups = self._readers_of_the_same_states()
-        if rung is None:
-            unpack(groups)
-        else:
-            pack(groups, rung, keep_weights)
-        for attention in (module for module in self.modules() if isinstance(module, Attention)):
-            attention.attend = Attention.attend if rung is None else attend_from_one_step
-        self.cache_dtype = None if rung is None else PRODUCTS[rung].dtype
-
-    def _readers_of_the_same_states(self) -> list[list[nn.Linear]]:
-        groups = []
-        for layer in self.layers:
-            past, text = layer.self_attn, layer.encoder_attn
-            groups += [[past.q_proj, past.k_proj, past.v_proj], [past.out_proj]]
-            groups += [[text.q_proj], [text.k_proj, text.v_proj], [text.out_proj]]
-            groups += [[layer.fc1], [layer.fc2]]
-        return [*groups, list(self.lm_heads)]
 
     def forward(
         self,

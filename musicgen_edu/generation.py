@@ -88,7 +88,7 @@ def _create_predictor(
     if branches == 2:
         condition = condition.with_null()
     steps += condition.prefix_steps
-    cache = DecoderCache(decoder.config, len(condition), steps, decoder.device, decoder.dtype)
+    cache = DecoderCache(decoder.config, len(condition), steps, decoder.device, decoder.cache_dtype)
 
     def predict(columns: Int[Tensor, "batch codebooks steps"]) -> Float[Tensor, "batch codebooks codebook_size"]:
         logits = decoder(columns.repeat(branches, 1, 1), condition, cache)[:, :, -1].float()

@@ -26,6 +26,7 @@ from musicgen_edu.conditioning import Condition, TextMask
 from musicgen_edu.config import MusicGenConfig, SamplingSettings
 from musicgen_edu.decoder import MusicGenDecoder
 from musicgen_edu.generation import Progress, iterate_codes
+from musicgen_edu.optimization import optimize
 from musicgen_edu.patterns import CodebookPattern, create_pattern
 from musicgen_edu.projection import TextProjection, check_widths, zero_padding
 from musicgen_edu.text_encoder import TextEncoder
@@ -147,6 +148,19 @@ class MusicGen(nn.Module):
         chunk_frames = max(SHORTEST_CHUNK, self._frames(chunk_duration, "chunk_duration"))
         prompts, pieces = self._write_codes(prompt, duration, self._settings(settings), seed, progress)
         return self._decode_chunks(prompts, pieces, self._frames(duration), chunk_frames)
+
+    def optimize(self, rung: str | None, *, keep_weights: bool = True) -> MusicGen:
+        """Generate faster on the CPU, with the decoder's weights held as `rung` says, and return the model itself.
+
+        "fp32" keeps every weight as it is; "bf16", "int8" and "int4" round them to ever fewer bytes, and the music
+        differs as from another seed. None undoes it. Such a model cannot be trained, and it saves its own weights, not
+        the rounded ones. `keep_weights=False` gives its own up, which saves their memory.
+
+        Raises:
+            ValueError: an unknown rung, weights or a processor that do not allow it, or weights that were given up.
+        """
+        optimize(self.decoder, rung, keep_weights)
+        return self
 
     def _settings(self, changes: dict[str, float | int | None]) -> SamplingSettings:
         """The model's own settings with some changed; a default top-k never exceeds a small codebook."""

@@ -9,7 +9,7 @@ than the memory hands the weights over. A rung says how they are held:
     int4    4 bits, a scale and an offset for every 32 weights (group-wise, as in GPTQ, arXiv:2210.17323, section 4)
 
 In the last three the residual sum, the norms and the softmax stay in float32. The kernels are PyTorch's own. Nothing is
-implemented twice: `pack` gives linear layers another way to multiply, and names, shapes and everything else stay.
+implemented twice: `optimize` gives linear layers another way to multiply, and names, shapes and everything else stay.
 """
 
 from __future__ import annotations
@@ -120,10 +120,10 @@ class Int4(Product):
 
 
 def quantize_to_4_bits(weight: Float[Tensor, "columns width"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return whole numbers 0 … 15 [columns, width], scales and offsets [columns, groups]: weight ≈ number·scale + offset.
+    """Return whole numbers 0 … 15 [columns, width], and scales and offsets [columns, groups].
 
-    The range of a group is its spread, shrunk towards its middle as long as that lowers the squared error: a weight
-    far out is cut, and all others are told apart more finely.
+    A weight is about number · scale + offset. The range of a group is its spread, shrunk towards its middle as long as
+    that lowers the squared error: a weight far out is cut, and all others are told apart more finely.
     """
     groups = weight.float().unflatten(1, (-1, GROUP))
     low, high = groups.aminmax(dim=-1)
@@ -145,11 +145,10 @@ def _to_numbers(groups: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
 
 
 PRODUCTS: dict[str, type[Product]] = {"fp32": Float32, "bf16": BFloat16, "int8": Int8, "int4": Int4}
-RUNGS = tuple(PRODUCTS)
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer that multiplies with packed weights. Its parameter keeps its name, and its values if they were kept.
+    """A linear layer that multiplies with packed weights. Its parameter keeps its name and, if wanted, its values.
 
     For inference only: raises RuntimeError where gradients would be needed, and where the weight has changed since.
     """
@@ -158,10 +157,15 @@ class PackedLinear(nn.Linear):
     part: int
     version: int
 
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """The precision of what comes out."""
+        return self.product.dtype
+
     def forward(self, states: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch columns"]:
         """Return states @ weightᵀ in the product's precision."""
         if torch.is_grad_enabled() and (self.weight.requires_grad or states.requires_grad):
-            raise RuntimeError("Packed weights give no gradients: use torch.no_grad(), or undo it with optimize(None).")
+            raise RuntimeError("Packed weights give no gradients: use torch.no_grad(), or optimize(None) to undo it.")
         if _version(self.weight) != self.version:
             raise RuntimeError("The weights have changed since they were packed: call optimize() again.")
         return self.product(states, self.part)
@@ -175,37 +179,65 @@ class PackedLinear(nn.Linear):
         self.version = _version(self.weight)  # a copy counts its changes anew
 
 
-def pack(groups: Sequence[Sequence[nn.Linear]], rung: str, keep_weights: bool = True) -> None:
-    """Let linear layers multiply with weights packed for `rung`; those of one group always read the same states.
+def optimize(decoder: nn.Module, rung: str | None, keep_weights: bool = True) -> None:
+    """Let a decoder's linear layers multiply with weights packed for `rung`; None goes back to the weights themselves.
 
-    With `keep_weights=False` each group's own weights are given up as soon as they are packed: their parameters stay,
-    as shapes without values, and there is no way back.
-    Raises ValueError for an unknown rung and where these weights or this processor do not allow it.
+    For inference on the CPU. Parameters keep their names and, with `keep_weights`, their values. Without it each
+    layer's weights are given up as soon as they are packed, so that both never lie in memory at once: the parameters
+    stay as shapes without values, and there is no way back.
+    Raises ValueError for an unknown rung, where these weights or this processor do not allow it, and where weights
+    that were given up would be needed.
     """
-    if rung not in PRODUCTS:
-        raise ValueError(f"There is no rung {rung!r}: choose one of {', '.join(RUNGS)}.")
-    unpack(groups)
+    if rung is not None and rung not in PRODUCTS:
+        raise ValueError(f"There is no rung {rung!r}: choose one of {', '.join(PRODUCTS)}, or None.")
+    groups = _readers_of_the_same_states(decoder)
+    if any(layer.weight.is_meta for layers in groups for layer in layers):
+        raise ValueError("The decoder's weights were given up: load the model again.")
+    _unpack(decoder)
+    if rung is None:
+        return
     for layers in groups:
         for layer in layers:
             _check(layer, rung)
     for layers in groups:
-        weight = torch.cat([layer.weight.detach() for layer in layers])
-        product = PRODUCTS[rung](weight, [layer.out_features for layer in layers])
-        for part, layer in enumerate(layers):
-            if not keep_weights:
-                layer.weight = nn.Parameter(layer.weight.to("meta"), requires_grad=layer.weight.requires_grad)
-            layer.__class__ = PackedLinear
-            layer.product, layer.part, layer.version = product, part, _version(layer.weight)
+        _pack(layers, PRODUCTS[rung], keep_weights)
+    for attention in _attentions(decoder).values():
+        attention.attend = attend_from_one_step
 
 
-def unpack(groups: Sequence[Sequence[nn.Linear]]) -> None:
-    """Let packed layers multiply with their own weights again. Raises ValueError where these were given up."""
-    packed = [layer for layers in groups for layer in layers if isinstance(layer, PackedLinear)]
-    if any(layer.weight.is_meta for layer in packed):
-        raise ValueError("The weights were given up when they were packed: load the model again.")
-    for layer in packed:
-        del layer.product, layer.part, layer.version
-        layer.__class__ = nn.Linear
+def _attentions(decoder: nn.Module) -> dict[str, nn.Module]:
+    return {name: module for name, module in decoder.named_modules() if hasattr(module, "q_proj")}
+
+
+def _readers_of_the_same_states(decoder: nn.Module) -> list[list[nn.Linear]]:
+    """All linear layers; those that always read the same states stand together."""
+    groups = [list(decoder.lm_heads)]
+    for name, attention in _attentions(decoder).items():
+        queries, offers = [attention.q_proj], [attention.k_proj, attention.v_proj]
+        # In cross-attention the queries are the music's, keys and values the text's.
+        groups += [queries + offers] if name.endswith("self_attn") else [queries, offers]
+    grouped = {layer for layers in groups for layer in layers}
+    others = (module for module in decoder.modules() if isinstance(module, nn.Linear))
+    return groups + [[layer] for layer in others if layer not in grouped]
+
+
+def _pack(layers: list[nn.Linear], kind: type[Product], keep_weights: bool) -> None:
+    weight = torch.cat([layer.weight.detach() for layer in layers])
+    product = kind(weight, [layer.out_features for layer in layers])
+    for part, layer in enumerate(layers):
+        if not keep_weights:
+            layer.weight = nn.Parameter(layer.weight.to("meta"), requires_grad=layer.weight.requires_grad)
+        layer.__class__ = PackedLinear
+        layer.product, layer.part, layer.version = product, part, _version(layer.weight)
+
+
+def _unpack(decoder: nn.Module) -> None:
+    for layer in decoder.modules():
+        if isinstance(layer, PackedLinear):
+            del layer.product, layer.part, layer.version
+            layer.__class__ = nn.Linear
+    for attention in _attentions(decoder).values():
+        attention.__dict__.pop("attend", None)
 
 
 def attend_from_one_step(
@@ -239,7 +271,7 @@ def _check(layer: nn.Linear, rung: str) -> None:
     if rung == "int8" and layer.in_features % 16:
         raise ValueError(f"int8 reads 16 weights at once, and a row of {layer} cannot be split so: choose fp32.")
     if rung == "int4" and (layer.in_features % GROUP or layer.out_features % 16):
-        raise ValueError(f"int4 takes rows of {GROUP} weights, 16 at once, and {layer} cannot be split so: choose fp32.")
+        raise ValueError(f"int4 takes {GROUP} weights of 16 rows at once; {layer} cannot be split so: choose fp32.")
 
 
 def _version(weight: Tensor) -> int:
