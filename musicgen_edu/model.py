@@ -35,6 +35,7 @@ from musicgen_edu.tokenizer import Tokenizer
 MAX_DURATION = 60.0  # seconds: twice what Meta's models were trained on; the music has long lost its thread by then
 STREAM_GAIN = 6.0  # dB at which a notebook plays chunks: all alike, since nobody knows how loud the rest will be
 SHORTEST_CHUNK = 5  # frames: each chunk reads its context anew, and frames one by one cost 14 times as much
+DECODED_AT_ONCE = 50  # frames: what a second takes in memory stays in reach, and overlapping it costs little
 WORD_VOCABULARY = 8_000  # a vocabulary smaller than this has whole words as pieces, and can tell which it lacks
 
 
@@ -126,8 +127,9 @@ class MusicGen(nn.Module):
             TypeError: something is not of the type it should be.
         """
         prompts, pieces = self._write_codes(prompt, duration, self._settings(settings), seed, progress)
-        codes = torch.cat(list(pieces), dim=2)
-        return Audio(self.codec.decode(codes), self.config.codec.sample_rate, codes=codes, prompts=prompts)
+        decoded = self._decode_chunks(pieces, self._frames(duration), DECODED_AT_ONCE)
+        codes, waveform = (torch.cat(parts, dim=2) for parts in zip(*decoded, strict=True))
+        return Audio(waveform, self.config.codec.sample_rate, codes=codes, prompts=prompts)
 
     def stream(
         self,
@@ -147,7 +149,11 @@ class MusicGen(nn.Module):
         """
         chunk_frames = max(SHORTEST_CHUNK, self._frames(chunk_duration, "chunk_duration"))
         prompts, pieces = self._write_codes(prompt, duration, self._settings(settings), seed, progress)
-        return self._decode_chunks(prompts, pieces, self._frames(duration), chunk_frames)
+        decoded = self._decode_chunks(pieces, self._frames(duration), chunk_frames)
+        rate = self.config.codec.sample_rate
+        return (
+            Audio(waveform, rate, prompts=prompts, gain=STREAM_GAIN) for _, waveform in decoded if waveform.shape[2]
+        )
 
     def optimize(self, rung: str | None, *, keep_weights: bool = True) -> MusicGen:
         """Generate faster on the CPU, with the decoder's weights held as `rung` says, and return the model itself.
@@ -189,8 +195,9 @@ class MusicGen(nn.Module):
         return prompts, pieces
 
     def _decode_chunks(
-        self, prompts: list[str], pieces: Iterator[Tensor], frames: int, chunk_frames: int
-    ) -> Iterator[Audio]:
+        self, pieces: Iterator[Tensor], frames: int, chunk_frames: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield codes, `chunk_frames` at once, with the samples that they settle."""
         decoder = StreamingCodecDecoder(self.codec)
         waiting, done = [], 0
         for codes in pieces:
@@ -199,9 +206,7 @@ class MusicGen(nn.Module):
             if sum(piece.shape[2] for piece in waiting) < chunk_frames and done < frames:
                 continue
             codes, waiting = torch.cat(waiting, dim=2), []
-            waveform = decoder.push(codes, last=done == frames)
-            if waveform.shape[2]:
-                yield Audio(waveform, self.config.codec.sample_rate, prompts=prompts, gain=STREAM_GAIN)
+            yield codes, decoder.push(codes, last=done == frames)
 
     def _frames(self, duration: float | int, name: str = "duration") -> int:
         if not isinstance(duration, Real) or isinstance(duration, bool):

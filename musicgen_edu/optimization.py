@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 GROUP = 32  # weights that share a scale and an offset in int4
+BLOCK = 256  # columns that are quantised at once
 SHRINKAGES = 5  # ranges that are tried for each group, from its whole spread down to 70 % of it
 
 
@@ -108,10 +109,15 @@ class Int4(Product):
 
     def hold(self, weight: Float[Tensor, "columns width"]) -> tuple[Tensor, ...]:
         """Return the whole numbers, two a byte, and scales with offsets [groups, columns, 2]."""
+        # The kernel's own blocks are of 64 columns or fewer. A few at once: what is tried for them stays in the caches.
+        numbers, scales = zip(*(self._hold_block(block) for block in weight.split(BLOCK)), strict=True)
+        return torch.cat(numbers), torch.cat(scales, dim=1)
+
+    def _hold_block(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         numbers, scale, offset = quantize_to_4_bits(weight)
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(numbers, 1)
         # The kernel's own formula is (number − 8) · scale + zero.
-        return packed, torch.stack([scale, offset + 8 * scale], dim=-1).transpose(0, 1).contiguous().to(self.dtype)
+        return packed, torch.stack([scale, offset + 8 * scale], dim=-1).transpose(0, 1).to(self.dtype)
 
     def multiply(self, states: Float[Tensor, "rows width"]) -> Float[Tensor, "rows columns"]:
         """Return states @ weightᵀ, summed in float32."""
@@ -210,15 +216,15 @@ def _attentions(decoder: nn.Module) -> dict[str, nn.Module]:
 
 
 def _readers_of_the_same_states(decoder: nn.Module) -> list[list[nn.Linear]]:
-    """All linear layers; those that always read the same states stand together."""
-    groups = [list(decoder.lm_heads)]
+    """All linear layers of a decoder or of a part of one; those that always read the same states stand together."""
+    groups = [list(getattr(decoder, "lm_heads", ()))]
     for name, attention in _attentions(decoder).items():
         queries, offers = [attention.q_proj], [attention.k_proj, attention.v_proj]
         # In cross-attention the queries are the music's, keys and values the text's.
         groups += [queries + offers] if name.endswith("self_attn") else [queries, offers]
     grouped = {layer for layers in groups for layer in layers}
     others = (module for module in decoder.modules() if isinstance(module, nn.Linear))
-    return groups + [[layer] for layer in others if layer not in grouped]
+    return [group for group in groups if group] + [[layer] for layer in others if layer not in grouped]
 
 
 def _pack(layers: list[nn.Linear], kind: type[Product], keep_weights: bool) -> None:
