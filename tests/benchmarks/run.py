@@ -61,14 +61,12 @@ def main() -> int:
     }
     for name, value in machine.items():
         print(f"{name}: {value:.3g}" if isinstance(value, float) else f"{name}: {value}", flush=True)
-    package = measure_package()
-    tiny = measure_tiny()
+    print(f"\n{'figure':<56}{'value':>8}  {'bar':<29}from")
     small, points = measure_small(machine["bandwidth, GB/s"] * 1e9)
-    whole = measure_whole()
-    figures = [*small, *whole, *tiny, *package]
-    print_table(figures)
+    figures = [*report(small), *report(measure_whole()), *report(measure_tiny())]
+    package = report(measure_package())
     FOLDER.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine, "figures": [asdict(figure) for figure in figures], "points": points}
+    content = {"machine": machine, "figures": [asdict(figure) for figure in figures + package], "points": points}
     (FOLDER / "figures.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     draw(content, FOLDER / "roofline.png")
     print(f"Saved: {FOLDER}/figures.json and roofline.png")
@@ -76,11 +74,11 @@ def main() -> int:
     return int(memory > MEMORY_LIMIT or extra > IMPORT_LIMIT)
 
 
-def print_table(figures: list[Figure]) -> None:
-    """One line a figure: its bar, and what it is made of."""
-    print(f"\n{'figure':<62}{'value':>8}  {'bar':<28}from")
+def report(figures: list[Figure]) -> list[Figure]:
+    """Print one line a figure: its bar, and what it is made of."""
     for figure in figures:
-        print(f"{figure.name:<62}{figure.value:>8.2f}  {figure.bar:<28}{figure.note}")
+        print(f"{figure.name:<56}{figure.value:>8.2f}  {figure.bar:<29}{figure.note}", flush=True)
+    return figures
 
 
 def measure_small(bandwidth: float) -> tuple[list[Figure], list[dict]]:

@@ -9,19 +9,20 @@ from dataclasses import replace
 import torch
 from machine import seconds
 from torch import Tensor, nn
-from transformers import (
+from musicgen_edu.conditioning import Condition
+from musicgen_edu.config import PRESETS, DecoderConfig
+from musicgen_edu.decoder import DecoderCache, MusicGenDecoder
+from musicgen_edu.optimization import PackedLinear, optimize
+from musicgen_edu.sampling import apply_guidance, create_generators, filter_logits, sample
+
+# After the package, which keeps transformers importable beside a CPU-only torch.
+from transformers import (  # isort: skip
     EncodecConfig,
     MusicgenConfig,
     MusicgenDecoderConfig,
     MusicgenForConditionalGeneration,
     T5Config,
 )
-
-from musicgen_edu.conditioning import Condition
-from musicgen_edu.config import PRESETS, DecoderConfig
-from musicgen_edu.decoder import DecoderCache, MusicGenDecoder
-from musicgen_edu.optimization import PackedLinear, optimize
-from musicgen_edu.sampling import apply_guidance, create_generators, filter_logits, sample
 
 TEXT_TOKENS = 10
 STEPS = 8  # measured at once; their median counts
