@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from machine import seconds
 from torch import Tensor, nn
+
 from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import PRESETS, DecoderConfig
 from musicgen_edu.decoder import DecoderCache, MusicGenDecoder
