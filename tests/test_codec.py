@@ -18,13 +18,19 @@ from musicgen_edu.config import CodecConfig
 from musicgen_edu.spectrogram import log_mel, mel_distance
 from musicgen_edu.training.codec import (
     CodecObjective,
-    SharpenObjective,
-    heard_distance,
     noise_to_signal,
     quantize_for_training,
     update_codebook,
 )
 from musicgen_edu.training.codec_start import start_as_lapped_transform, start_codebooks
+from musicgen_edu.training.sharpening import (
+    SHARES,
+    AdversarialObjective,
+    SharpenObjective,
+    balanced,
+    heard_distance,
+    partials_distance,
+)
 
 TINY = CodecConfig(sample_rate=800, ratios=(4, 2, 2), num_filters=4, hidden_size=12, num_codebooks=3, codebook_size=8)
 # What may go wrong in a mapping, a config each: the causal padding, the second shortcut, odd strides, the loops.
@@ -386,6 +392,46 @@ def test_sharpening_changes_the_sound_and_no_code():
         losses.append(figures["loss"].item())
     assert losses[-1] < losses[0] - 0.2, losses
     assert torch.equal(codec.encode(signal), codes)
+
+
+def test_a_discriminator_learns_beside_the_decoder_and_no_code_changes():
+    torch.manual_seed(0)
+    signal = chord(0.4)
+    codec = Codec(CodecConfig(num_filters=10, hidden_size=16, codebook_size=16))
+    start_as_lapped_transform(codec, signal)
+    with torch.no_grad():
+        start_codebooks(codec, codec.encoder(signal)[0].T)
+    codes = codec.encode(signal)
+    objective = AdversarialObjective(codec).train()
+    judge, player = list(objective.discriminator.parameters()), list(codec.decoder.parameters())
+    optimizer = torch.optim.AdamW([dict(params=judge, lr=2e-3), dict(params=player, lr=1e-4)], betas=(0.5, 0.9))
+    first = None
+    for _ in range(12):
+        figures = objective(signal)
+        optimizer.zero_grad()
+        figures["loss"].backward()
+        optimizer.step()
+        first = first or figures
+    assert figures["judged"] < first["judged"] - 0.05, "the discriminator tells rebuilt from real better"
+    assert figures["partials"] < first["partials"]
+    assert torch.equal(codec.encode(signal), codes)
+
+
+def test_each_loss_has_its_share_of_the_gradient_whatever_its_scale():
+    rebuilt = torch.randn(1, 1, 50, requires_grad=True)
+    for scale in (1.0, 1e4):
+        losses = {"noise": scale * rebuilt[..., :10].square().sum(), "heard": rebuilt[..., 10:].square().sum()}
+        gradient = balanced(losses, rebuilt)
+        assert gradient[..., :10].norm().item() == pytest.approx(SHARES["noise"], rel=1e-4)
+        assert gradient[..., 10:].norm().item() == pytest.approx(SHARES["heard"], rel=1e-4)
+
+
+def test_a_lost_partial_above_four_kilohertz_costs_more_than_faint_noise():
+    time = torch.arange(8_000) / 16_000
+    low, high = (a * torch.sin(2 * torch.pi * f * time)[None, None] for a, f in ((0.1, 440), (0.01, 6_000)))
+    noisy = low + high + 1e-5 * torch.randn(low.shape)
+    assert partials_distance(low, low + high) > 5 * partials_distance(noisy, low + high)
+    assert partials_distance(low, low) == 0
 
 
 def test_what_cannot_be_heard_is_no_distance_and_a_lost_attack_is_a_large_one():

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from musicgen_edu.codec import Codec
 from musicgen_edu.composer.captions import INSTRUMENT_NAMES, caption
+from musicgen_edu.composer.compose import LEAD_IN, chord_eighths
 from musicgen_edu.composer.samples import CodedClips, shipped_clips, shipped_codes
 from musicgen_edu.composer.score import ALL_ATTRIBUTES, INSTRUMENTS, VALUES, is_held_out
 from musicgen_edu.conditioning import Condition
@@ -34,7 +35,14 @@ from musicgen_edu.training import loop, recipe
 from musicgen_edu.training.aim import aimed_heads, mode_directions
 from musicgen_edu.training.codec import CodecObjective
 from musicgen_edu.training.codec_start import make_encoder_memoryless
-from musicgen_edu.training.data import ClipGroup, cached_codes, cached_waveforms, compose_clip, find_partners
+from musicgen_edu.training.data import (
+    ClipGroup,
+    cached_codes,
+    cached_waveforms,
+    compose_clip,
+    find_changes,
+    find_partners,
+)
 from musicgen_edu.training.decoder import (
     ATTRIBUTES_WEIGHT,
     CAPTION_DROPOUT,
@@ -48,7 +56,8 @@ from musicgen_edu.training.decoder import (
     draw_batch,
     withhold_past,
 )
-from musicgen_edu.training.recipe import Recipe, train
+from musicgen_edu.training.recipe import train
+from musicgen_edu.training.recipes import RECIPES, Recipe
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
@@ -220,6 +229,54 @@ class Tied(nn.Module):
         return {"loss": (self.two(self.one(batch)) - batch).square().mean()}
 
 
+class Spoiled(nn.Module):
+    """Learns well until a step at which its loss is no number."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, step: Tensor) -> dict[str, Tensor]:
+        return {"loss": self.weight.square().sum() * (torch.nan if step > 12 else 1.0)}
+
+
+@pytest.mark.parametrize("steps", [14, 20], ids=["the last step", "a step before the last"])
+def test_a_loss_that_is_no_number_is_never_saved_over_good_weights(tmp_path, steps):
+    common = dict(learning_rate=1e-2, folder=tmp_path, accelerator=Accelerator(cpu=True), save_every=10)
+    with pytest.raises(FloatingPointError, match="keeps the weights of before"):
+        loop.fit(Spoiled(), lambda step, process: torch.tensor(step), steps=steps, **common)
+    kept = load_file(tmp_path / loop.STATE_FILE)["weight.weight"]
+    assert kept.isfinite().all() and (kept < 1).all()
+
+
+def test_the_greatest_seed_trains(tmp_path):
+    loop.fit(nn_square := Square(), lambda step, process: torch.ones(()), steps=3, learning_rate=0.1, folder=tmp_path,
+             accelerator=Accelerator(cpu=True), seed=2**32 - 1)  # fmt: skip
+    assert nn_square.weight.item() < 1
+
+
+class Square(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, scale: Tensor) -> dict[str, Tensor]:
+        return {"loss": self.weight.square() * scale}
+
+
+def test_norms_biases_and_lengths_do_not_decay_and_a_part_may_learn_faster():
+    objective = nn.Module()
+    objective.norm, objective.linear = nn.LayerNorm(3), nn.Linear(3, 3)
+    objective.kernel = nn.utils.parametrizations.weight_norm(nn.Conv1d(3, 3, 2))
+    objective.rates = {"linear": 5.0}
+    groups = loop.parameter_groups(objective, 0.01)
+    names = {id(parameter): name for name, parameter in objective.named_parameters()}
+    decayed = {names[id(each)] for group in groups if group["weight_decay"] for each in group["params"]}
+    assert decayed == {"linear.weight", "kernel.parametrizations.weight.original1"}
+    faster = {names[id(each)] for group in groups if group["rate"] == 5 for each in group["params"]}
+    assert faster == {"linear.weight", "linear.bias"} and sum(len(group["params"]) for group in groups) == len(names)
+
+
 def test_tied_weights_are_saved_and_resumed(tmp_path):
     accelerator = Accelerator(cpu=True, mixed_precision="no")
     common = dict(learning_rate=1e-2, accelerator=accelerator, save_every=5)
@@ -302,6 +359,23 @@ def test_the_three_frames_from_an_onset_on_weigh_three_times(objective, batch):
     torch.testing.assert_close(figures["codebook2"], entropies[:, 2].mean())
 
 
+def test_the_frames_from_a_new_chord_on_weigh_eight_times(objective, batch):
+    changes = torch.zeros_like(batch.onsets)
+    changes[:, batch.onsets[0].nonzero()[-1]] = True
+    objective.eval()
+    entropies = objective.cross_entropies(batch).mean(dim=1)
+    weights = torch.ones_like(entropies)
+    for row, onsets in enumerate(batch.onsets):
+        for frame in onsets.nonzero().flatten().tolist():
+            weights[row, frame : frame + 3] = 3
+        for frame in (onsets & changes[row]).nonzero().flatten().tolist():
+            weights[row, frame : frame + 3] = 8
+    figures = objective(replace(batch, changes=changes))
+    aids = sum(figures.get(name, 0) for name in ("in_text", "in_music"))
+    expected = (entropies * weights).sum() / weights.sum()
+    assert (figures["loss"] - ATTRIBUTES_WEIGHT * aids).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
 def test_codes_of_a_foreign_past_are_read_but_not_learned(objective, batch):
     counted = torch.arange(9) >= torch.tensor([0, 4, 6])[:, None]
     with torch.no_grad():
@@ -338,7 +412,9 @@ def test_a_padded_caption_costs_the_same_as_alone(objective, batch):
     with torch.no_grad():
         together = objective.cross_entropies(batch)[1:2]
         length = int(batch.text_mask[1].sum())
-        alone = Batch(*(getattr(batch, field.name)[1:2] for field in fields(batch) if field.name != "counted"))
+        alone = Batch(
+            *(getattr(batch, field.name)[1:2] for field in fields(batch) if field.name not in ("counted", "changes"))
+        )
         alone = replace(alone, text_ids=alone.text_ids[:, :length], text_mask=alone.text_mask[:, :length])
         torch.testing.assert_close(objective.cross_entropies(alone), together, atol=1e-5, rtol=1e-5)
 
@@ -474,6 +550,14 @@ def spliced_clips() -> CodedClips:
     return replace(clips, partners=find_partners(clips))
 
 
+def test_changes_are_where_the_composer_changes_the_chord(spliced_clips):
+    changes = find_changes(spliced_clips)
+    for number in range(200):
+        piece = compose_clip(250, number)
+        chord = chord_eighths(piece.attributes.tempo) * piece.eighth
+        assert changes[number].nonzero().flatten().tolist() == list(range(LEAD_IN + chord, 250, chord))
+
+
 def test_partners_differ_in_their_mode_alone(spliced_clips):
     pieces = [compose_clip(250, seed) for seed in range(3_000)]
     for number, partners in enumerate(spliced_clips.partners):
@@ -519,7 +603,8 @@ TINY_RECIPE = Recipe(
         sampling=SamplingSettings(top_k=16),
     ),
     captions=1_500, codec_clips=4, codec_batch=2, codec_segment=16, codec_warmup_steps=2, codec_steps=3,
-    sharpen_steps=2, groups=(ClipGroup(50, 6, 0.5), ClipGroup(100, 3, 0.3), ClipGroup(30, 4, 0.2)),
+    sharpen_steps=2, adversarial_steps=2, adversarial_batch=2,
+    groups=(ClipGroup(50, 6, 0.5), ClipGroup(100, 3, 0.3), ClipGroup(30, 4, 0.2)),
     decoder_batch=200, decoder_steps=4, caption_steps=2, caption_batch=4,
 )  # fmt: skip
 
@@ -556,7 +641,7 @@ def test_the_recipe_makes_a_model_from_nothing(renderer, tmp_path):
 def test_a_run_goes_on_from_a_model(renderer, tmp_path):
     first = train(TINY_RECIPE, tmp_path / "first")
     AcceleratorState._reset_state(reset_partial_state=True)
-    idle = replace(TINY_RECIPE, codec_steps=0, sharpen_steps=0, decoder_steps=0)
+    idle = replace(TINY_RECIPE, codec_steps=0, sharpen_steps=0, adversarial_steps=0, decoder_steps=0)
     second = train(idle, tmp_path / "second", start=tmp_path / "first" / "model")
     for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
         assert torch.equal(one if name.startswith("codec.") else one.bfloat16().float(), other), name
@@ -567,7 +652,8 @@ def test_heads_are_aimed_and_nothing_else_is_moved(renderer, tmp_path):
     first = train(TINY_RECIPE, tmp_path / "first")
     AcceleratorState._reset_state(reset_partial_state=True)
     groups = (ClipGroup(50, 40, 0.5), ClipGroup(50, 40, 0.5, spliced=True))
-    aiming = replace(TINY_RECIPE, groups=groups, codec_steps=0, sharpen_steps=0, aim_steps=3, decoder_steps=0)
+    still = dict(codec_steps=0, sharpen_steps=0, adversarial_steps=0, decoder_steps=0)
+    aiming = replace(TINY_RECIPE, groups=groups, aim_steps=3, **still)
     second = train(aiming, tmp_path / "second", start=tmp_path / "first" / "model")
     assert first.state_dict().keys() == second.state_dict().keys()
     for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
@@ -626,17 +712,28 @@ def test_options_change_the_recipe_that_is_named(monkeypatch, tmp_path):
     taken = []
     monkeypatch.setattr(recipe, "train", lambda *arguments: taken.append(arguments))
     recipe.main(["--recipe", "gpu", "--clips", "0.5", "--sharpen-steps", "0", "--seed", "3", "--folder", str(tmp_path)])
-    gpu = recipe.RECIPES["gpu"]
+    gpu = RECIPES["gpu"]
     halved = tuple(replace(group, clips=group.clips // 2) for group in gpu.groups)
     wanted = replace(gpu, codec_clips=gpu.codec_clips // 2, groups=halved, sharpen_steps=0, seed=3)
     assert taken == [(wanted, tmp_path, None)] and wanted.decoder_steps == gpu.decoder_steps > 10_000
     recipe.main([])
-    assert taken[1][0] == Recipe() == recipe.RECIPES["laptop"]
+    assert taken[1][0] == Recipe() == RECIPES["laptop"]
+    recipe.main(["--steps", "7", "--recipe", "gpu"])  # a trial of every stage
+    assert {getattr(taken[2][0], name) for name in recipe.STEPS} == {0, 7}  # the heads are not aimed in this one
+    assert set(recipe.STEPS) == {each.name for each in fields(Recipe) if each.name.endswith("_steps")}
 
 
 @pytest.mark.parametrize(
     "options",
-    [["--clips", "inf"], ["--clips", "-1"], ["--seed", "-1"], ["--decoder-steps", "-5"], ["--recipe", "mode"]],
+    [
+        ["--clips", "inf"],
+        ["--clips", "-1"],
+        ["--seed", "-1"],
+        ["--decoder-steps", "-5"],
+        ["--recipe", "mode"],
+        ["--steps", "-1"],
+        ["--recipe", "progressions"],
+    ],
 )
 def test_bad_options_end_in_a_sentence(options, capsys):
     with pytest.raises(SystemExit) as ended:

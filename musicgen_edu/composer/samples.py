@@ -25,6 +25,7 @@ class CodedClips:
     attributes: Int[Tensor, " clips"]  # index into ALL_ATTRIBUTES
     onsets: Bool[Tensor, "clips frames"]
     partners: list[list[int]] | None = None  # for each clip those that may stand before it, if it is to be spliced
+    changes: Bool[Tensor, "clips frames"] | None = None  # where a new chord begins, if that is to weigh more
 
 
 def shipped_codes() -> CodedClips:

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
 from musicgen_edu.codec import Codec
-from musicgen_edu.composer.compose import LEAD_IN, OWN_HABITS, Habits, compose
+from musicgen_edu.composer.compose import LEAD_IN, OWN_HABITS, Habits, chord_eighths, compose
 from musicgen_edu.composer.render import SAMPLE_RATE, Renderer
 from musicgen_edu.composer.samples import CodedClips
 from musicgen_edu.composer.score import (
@@ -88,12 +88,26 @@ def find_partners(clips: CodedClips) -> list[list[int]]:
     kinds = []
     for number, (index, onsets) in enumerate(zip(clips.attributes, clips.onsets, strict=True)):
         attributes = ALL_ATTRIBUTES[index]
-        step = math.gcd(*(frame - LEAD_IN for frame in onsets.nonzero().flatten().tolist()))
-        eighth = next(frames for frames in EIGHTHS[attributes.tempo] if step % frames == 0)
-        kinds.append((replace(attributes, mode=MODES[0]), eighth))
+        kinds.append((replace(attributes, mode=MODES[0]), _frames_in_an_eighth(attributes, onsets)))
         alike[kinds[-1], attributes.mode].append(number)
     other = dict(zip(MODES, reversed(MODES), strict=True))
     return [alike[kind, other[ALL_ATTRIBUTES[index].mode]] for kind, index in zip(kinds, clips.attributes, strict=True)]
+
+
+def find_changes(clips: CodedClips) -> Bool[Tensor, "clips frames"]:
+    """The frames in which a new chord begins, the first one left out: there harmony is decided, and nowhere else."""
+    changes = torch.zeros_like(clips.onsets)
+    for row, index, onsets in zip(changes, clips.attributes, clips.onsets, strict=True):
+        attributes = ALL_ATTRIBUTES[index]
+        chord = chord_eighths(attributes.tempo) * _frames_in_an_eighth(attributes, onsets)
+        row[LEAD_IN + chord :: chord] = True
+    return changes
+
+
+def _frames_in_an_eighth(attributes: Attributes, onsets: Bool[Tensor, " frames"]) -> int:
+    """The grid on which a clip's onsets lie, among those of its tempo."""
+    step = math.gcd(*(frame - LEAD_IN for frame in onsets.nonzero().flatten().tolist()))
+    return next(frames for frames in EIGHTHS[attributes.tempo] if step % frames == 0)
 
 
 def cached_codes(folder: Path, group: ClipGroup, codec: Codec) -> CodedClips:
@@ -107,7 +121,8 @@ def cached_codes(folder: Path, group: ClipGroup, codec: Codec) -> CodedClips:
             _save(_encode(pieces, renderer, codec), file)
         shards.append(_load(file))
     clips = CodedClips(*(torch.cat([shard[name] for shard in shards]) for name in ("codes", "attributes", "onsets")))
-    return replace(clips, partners=find_partners(clips)) if group.spliced else clips
+    partners = find_partners(clips) if group.spliced else None
+    return replace(clips, partners=partners, changes=find_changes(clips))
 
 
 def save_samples(folder: Path, clips: CodedClips, count: int = 1_500, seconds: int = 4) -> None:

@@ -23,6 +23,9 @@ from musicgen_edu.tokenizer import Tokenizer
 
 CAPTION_DROPOUT = 0.15  # how often the caption is withheld: guidance needs a model that also knows music without words
 ONSET_WEIGHT = 3.0  # frames in which something is struck are few and decide tempo and tune
+CHANGE_WEIGHT = 8.0  # instead, where a new chord begins: without a progression, music sits on its tonic
+# How often clips of an instrument are drawn, where it is not once: those that are heard least well.
+INSTRUMENT_SHARES = {"organ": 1.5, "trumpet": 1.5, "flute": 1.5, "music box": 1.5}
 ONSET_FRAMES = 3  # that count so: 20 ms are too short to hear a pitch in, and the two frames after it surprise as much
 PAST_DROPOUT = 0.1  # how often a clip's past is withheld up to a random step, so that only the caption tells
 CODE_NOISE = 0.05  # the share of the past's codes that are wrong, so that the decoder survives mistakes of its own
@@ -40,6 +43,7 @@ class Batch:
     onsets: Bool[Tensor, "batch frames"]
     said: Int[Tensor, "batch attributes"]  # which value each attribute has, or UNSAID
     counted: Bool[Tensor, "batch frames"] | None = None  # the frames whose codes are to be learned; None for all
+    changes: Bool[Tensor, "batch frames"] | None = None  # where a new chord begins; None where it is not known
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -52,11 +56,13 @@ def draw_batch(groups: list[tuple[float, CodedClips]], frames_per_batch: int, to
     rng = random.Random(seed)
     clips = rng.choices([clips for _, clips in groups], [share for share, _ in groups])[0]
     size = max(1, frames_per_batch // clips.codes.shape[2])
-    rows = [rng.randrange(len(clips.codes)) for _ in range(size)]
-    ids, mask, said = word_captions([ALL_ATTRIBUTES[clips.attributes[row]] for row in rows], tokenizer, rng)
+    pieces = [ALL_ATTRIBUTES[index] for index in clips.attributes.tolist()]
+    rows = rng.choices(range(len(pieces)), [INSTRUMENT_SHARES.get(piece.instrument, 1.0) for piece in pieces], k=size)
+    ids, mask, said = word_captions([pieces[row] for row in rows], tokenizer, rng)
     keep = torch.tensor([rng.random() >= CAPTION_DROPOUT for _ in rows])[:, None]
     codes, counted = splice(clips, rows, rng) if clips.partners else (clips.codes[rows], None)
-    return Batch(ids, mask * keep, codes.long(), clips.onsets[rows], said.where(keep, UNSAID), counted)
+    changes = None if clips.changes is None else clips.changes[rows]
+    return Batch(ids, mask * keep, codes.long(), clips.onsets[rows], said.where(keep, UNSAID), counted, changes)
 
 
 def splice(
@@ -161,14 +167,19 @@ class DecoderObjective(nn.Module):
         """The weighted loss, and the plain cross-entropy of each codebook in nats."""
         entropies, attributes = self._losses(batch)
         counted = torch.ones_like(batch.onsets) if batch.counted is None else batch.counted
-        struck = F.max_pool1d(F.pad(batch.onsets[:, None].float(), (ONSET_FRAMES - 1, 0)), ONSET_FRAMES, stride=1)
-        weights = (1 + (ONSET_WEIGHT - 1) * struck) * counted[:, None]
+        weights = 1 + (ONSET_WEIGHT - 1) * _with_frames_after(batch.onsets)
+        if batch.changes is not None:
+            weights = weights + (CHANGE_WEIGHT - ONSET_WEIGHT) * _with_frames_after(batch.changes & batch.onsets)
+        weights = weights * counted[:, None]
         loss = (entropies * weights).sum() / (weights.sum() * entropies.shape[1])
         by_codebook = (entropies.detach() * counted[:, None]).sum(dim=(0, 2)) / counted.sum()
         onsets = batch.onsets & counted
+        changes = onsets if batch.changes is None else onsets & batch.changes
+        by_frame = entropies.detach().mean(dim=1)
         return {
             "loss": loss + ATTRIBUTES_WEIGHT * sum(attributes.values()), "cross_entropy": by_codebook.mean(),
-            "onset": (entropies.detach().mean(dim=1) * onsets).sum() / onsets.sum(),
+            "onset": (by_frame * onsets).sum() / onsets.sum(),
+            "change": (by_frame * changes).sum() / changes.sum().clamp(min=1),
             **{f"codebook{k}": value for k, value in enumerate(by_codebook)}, **attributes,
         }  # fmt: skip
 
@@ -198,6 +209,11 @@ class DecoderObjective(nn.Module):
         places = mean_of_tokens(text_states, batch.text_mask), states
         read = zip(("in_text", "in_music"), self.aids, places, strict=False)
         return entropies.view(batch.codes.shape), {name: aid(there, batch.said) for name, aid, there in read}
+
+
+def _with_frames_after(marked: Bool[Tensor, "batch frames"]) -> Float[Tensor, "batch 1 frames"]:
+    """1 in the marked frames and in those after them that decide as much, else 0."""
+    return F.max_pool1d(F.pad(marked[:, None].float(), (ONSET_FRAMES - 1, 0)), ONSET_FRAMES, stride=1)
 
 
 def disturb_past(

@@ -61,16 +61,21 @@ def fit(
     """Minimise `objective` and leave its trained weights in it.
 
     Args:
-        objective: a module whose forward takes a batch and returns a dict of scalars with one named "loss".
+        objective: a module whose forward takes a batch and returns a dict of scalars with one named "loss". Where it
+            has a dict `rates` of name beginnings, parameters so named learn at so many times the rate.
         batch_of: the batch for (step, process index), on the CPU: tensors, tuples of them, or an object with a method
             `to(device)`. Beside a GPU other processes draw batches ahead, so that it need not wait.
         steps: how many steps in all; a finished run is loaded and not run again.
         learning_rate: AdamW's peak rate.
         folder: where the state (`state.safetensors`) and the log (`log.jsonl`, a line every 10 steps) are kept.
         save_every: steps between two saved states: what a kill can cost.
+        weight_decay: AdamW's, of matrices, kernels and embeddings; see `parameter_groups`.
+
+    Raises:
+        FloatingPointError: the loss became infinite or no number; the last saved state is kept as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(objective.parameters(), betas=(0.9, 0.95), weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(objective, weight_decay), betas=(0.9, 0.95), fused=True)
     first = _load_state(folder, objective, optimizer)
     if first >= steps:
         return
@@ -80,9 +85,9 @@ def fit(
     batches = _draw(_Batches(batch_of, accelerator.process_index), range(first, steps), accelerator)
     progress = tqdm(batches, initial=first, total=steps, disable=not accelerator.is_main_process)
     for step, batch in enumerate(progress, first):
-        set_seed(seed + step * accelerator.num_processes + accelerator.process_index)
+        set_seed((seed + step * accelerator.num_processes + accelerator.process_index) % 2**32)  # numpy takes no more
         for group in prepared.param_groups:
-            group["lr"] = learning_rate * learning_rate_factor(step, steps)
+            group["lr"] = group["rate"] * learning_rate * learning_rate_factor(step, steps)
         figures = wrapped(send_to_device(batch, accelerator.device))
         accelerator.backward(figures["loss"])
         accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
@@ -91,9 +96,33 @@ def fit(
         if accelerator.is_main_process:
             log.add(step, figures, progress)
             if (step + 1) % save_every == 0 or step + 1 == steps:
+                _check_finite(figures["loss"], objective, step, folder)
                 _save_state(folder, objective, optimizer, step + 1)
         accelerator.wait_for_everyone()
     progress.close()
+
+
+def parameter_groups(objective: nn.Module, weight_decay: float) -> list[dict]:
+    """AdamW's groups: what decays and what does not, each at its rate.
+
+    Norms, biases and the lengths that weight normalisation takes apart do not decay: pulled towards zero they would
+    only scale what they belong to (as in nanoGPT, tensors of fewer than two axes).
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in objective.named_parameters():
+        rates = (rate for start, rate in getattr(objective, "rates", {}).items() if name.startswith(start))
+        scale_only = parameter.squeeze().dim() < 2 or name.endswith("parametrizations.weight.original0")
+        groups.setdefault((0.0 if scale_only else weight_decay, next(rates, 1.0)), []).append(parameter)
+    return [dict(params=held, weight_decay=decay, rate=rate) for (decay, rate), held in groups.items()]
+
+
+def _check_finite(loss: Tensor, objective: nn.Module, step: int, folder: Path) -> None:
+    """Refuse to save what a loss that is no number has spoiled, or its last step."""
+    if not all(torch.isfinite(each).all() for each in (loss, *objective.parameters())):
+        raise FloatingPointError(
+            f"By step {step + 1} the loss or a weight was infinite or no number: {folder / STATE_FILE} keeps the "
+            "weights of before. Go on from there with a lower learning rate."
+        )
 
 
 class _Batches(Dataset):

@@ -1,0 +1,143 @@
+"""The stages of a recipe, in order: the codec, reading captions, the decoder's heads, the decoder."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from musicgen_edu.codec import Codec
+from musicgen_edu.composer.samples import CodedClips
+from musicgen_edu.composer.score import draw_attributes
+from musicgen_edu.model import MusicGen
+from musicgen_edu.training.aim import aimed_heads, mode_directions
+from musicgen_edu.training.codec import CodecObjective
+from musicgen_edu.training.codec_start import make_encoder_memoryless, start_as_lapped_transform, start_codebooks
+from musicgen_edu.training.data import cached_waveforms, compose_clip, to_float
+from musicgen_edu.training.decoder import Batch, CaptionObjective, DecoderObjective, draw_batch, word_captions
+from musicgen_edu.training.loop import fit
+from musicgen_edu.training.recipes import Recipe
+from musicgen_edu.training.sharpening import AdversarialObjective, SharpenObjective
+
+Group = tuple[float, CodedClips]  # the share of the batches, and their clips
+# How often the codec's decoder hears an instrument, where it is not once: those that it blurred (RUNS.md, round seven).
+BLURRED = {
+    "music box": 3.0,
+    "piano": 2.0,
+    "acoustic guitar": 2.0,
+    "organ": 2.0,
+    "trumpet": 2.0,
+    "synth": 2.0,
+    "flute": 1.5,
+}
+
+
+def train_codec(
+    codec: Codec, recipe: Recipe, folder: Path, accelerator: Accelerator, from_nothing: bool = True
+) -> None:
+    """Start as a lapped transform, warm up as an autoencoder, place the codebooks, train all of it, then its decoder.
+
+    Without `from_nothing` it goes on as it is: the start is left out. Either way its encoder has no memory.
+    """
+    with accelerator.main_process_first():
+        samples = cached_waveforms(folder / "waveforms.safetensors", 250, recipe.codec_clips)
+    hop, first = codec.config.hop_length, to_float(samples[:160])
+    if from_nothing:
+        start_as_lapped_transform(codec, first)
+    make_encoder_memoryless(codec)
+
+    instruments = [compose_clip(250, seed).attributes.instrument for seed in range(len(samples))]
+
+    def segments_of(batch: int, shares: dict[str, float]):
+        """Batches of segments, by step and process; `shares` tells how often an instrument is drawn, else once."""
+        weights = [shares.get(instrument, 1.0) for instrument in instruments]
+
+        def segments(step: int, process: int) -> Tensor:
+            rng = random.Random(f"{recipe.seed} {step} {process}")
+            length, last = recipe.codec_segment * hop, samples.shape[2] // hop - recipe.codec_segment
+            rows = rng.choices(range(len(samples)), weights, k=batch)
+            starts = [rng.randrange(last + 1) * hop for _ in rows]
+            chosen = [samples[row, :, start : start + length] for row, start in zip(rows, starts, strict=True)]
+            gains = [10 ** rng.uniform(-0.5, 0.0) for _ in rows]  # more levels than the composer's two
+            return to_float(torch.stack(chosen)) * torch.tensor(gains, dtype=torch.float32)[:, None, None]
+
+        return segments
+
+    segments = segments_of(recipe.codec_batch, {})
+    common = dict(learning_rate=recipe.codec_learning_rate, accelerator=accelerator, seed=recipe.seed,
+                  save_every=recipe.save_every)  # fmt: skip
+    if from_nothing:
+        autoencoder = CodecObjective(codec, quantize=False)
+        fit(autoencoder, segments, steps=recipe.codec_warmup_steps, folder=folder / "warmup", **common)
+        codec.cpu()
+        torch.manual_seed(recipe.seed)  # as if the warm-up had not run just now, for it may have been loaded
+        with torch.no_grad():
+            start_codebooks(codec, codec.encoder(first).transpose(1, 2).flatten(0, 1))
+    fit(CodecObjective(codec), segments, steps=recipe.codec_steps, folder=folder, **common)
+    common["learning_rate"] = recipe.sharpen_learning_rate
+    segments = segments_of(recipe.codec_batch, BLURRED)
+    fit(SharpenObjective(codec), segments, steps=recipe.sharpen_steps, folder=folder / "sharpen", **common)
+    common["learning_rate"] = recipe.adversarial_learning_rate
+    segments = segments_of(recipe.adversarial_batch, BLURRED)
+    torch.manual_seed(recipe.seed)  # the discriminator begins at random
+    adversarial = AdversarialObjective(codec)
+    fit(adversarial, segments, steps=recipe.adversarial_steps, folder=folder / "adversarial", **common)
+    codec.cpu().eval()
+
+
+def train_to_read(model: MusicGen, recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
+    """Train text encoder and projection to read captions, before there is music to explain them away.
+
+    Once a clip is under way, its own past tells nearly everything about it: through the decoder alone the text encoder
+    would learn slowly.
+    """
+
+    def captions(step: int, process: int) -> tuple[Tensor, ...]:
+        rng = random.Random(f"captions {recipe.seed} {step} {process}")
+        pieces = [draw_attributes(rng) for _ in range(recipe.caption_batch)]
+        return word_captions(pieces, model.tokenizer, rng)
+
+    torch.manual_seed(recipe.seed)
+    reading = CaptionObjective(model.text_encoder, model.projection, model.decoder.config.hidden_size)
+    fit(reading, captions, steps=recipe.caption_steps, learning_rate=recipe.caption_learning_rate, folder=folder,
+        accelerator=accelerator, seed=recipe.seed, save_every=recipe.save_every)  # fmt: skip
+
+
+def train_heads(model: MusicGen, recipe: Recipe, groups: list[Group], folder: Path, accelerator: Accelerator) -> None:
+    """Teach the decoder's heads alone to read the mode that the caption asks for, where the past misleads."""
+    spliced = [(share, clips) for share, clips in groups if clips.partners] or groups
+
+    def batch(step: int, process: int) -> Batch:
+        return draw_batch(spliced, recipe.decoder_batch, model.tokenizer, f"aim {recipe.seed} {step} {process}")
+
+    torch.manual_seed(recipe.seed)
+    parts = model.text_encoder, model.projection, model.decoder, model.pattern
+    objective = DecoderObjective(*parts, heed_words=True, aided=False).cpu()
+    with aimed_heads(objective, mode_directions(objective, spliced[0][1], model.tokenizer, recipe.seed)):
+        fit(objective, batch, steps=recipe.aim_steps, learning_rate=recipe.aim_learning_rate, folder=folder,
+            accelerator=accelerator, seed=recipe.seed, save_every=recipe.save_every)  # fmt: skip
+    objective.cpu()
+
+
+def train_decoder(
+    model: MusicGen, recipe: Recipe, groups: list[Group], folder: Path, accelerator: Accelerator,
+    from_nothing: bool = True,
+) -> None:  # fmt: skip
+    """Train text encoder, projection and decoder together on codes and freshly worded captions.
+
+    Without `from_nothing` they have no aid: classifiers that know nothing yet would pull their states astray.
+    """
+
+    def batch(step: int, process: int) -> Batch:
+        seed = f"{recipe.seed} {step} {process}"
+        return draw_batch(groups, recipe.decoder_batch, model.tokenizer, seed)
+
+    torch.manual_seed(recipe.seed)
+    parts = model.text_encoder, model.projection, model.decoder, model.pattern
+    objective = DecoderObjective(*parts, heed_words=True, aided=from_nothing)
+    fit(objective, batch, steps=recipe.decoder_steps, learning_rate=recipe.decoder_learning_rate, folder=folder,
+        accelerator=accelerator, seed=recipe.seed, save_every=recipe.save_every)  # fmt: skip
+    objective.cpu().eval()
