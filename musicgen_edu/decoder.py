@@ -96,7 +96,7 @@ class DecoderCache:
 class Attention(nn.Module):
     """Multi-head attention without biases (Vaswani et al. 2017, section 3.2.2)."""
 
-    attend = staticmethod(F.scaled_dot_product_attention)  # PyTorch's fused kernel; room 14 has another for one step
+    attend = staticmethod(F.scaled_dot_product_attention)  # PyTorch's fused kernel; room 14 has another way
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()

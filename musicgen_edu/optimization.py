@@ -208,7 +208,7 @@ def optimize(decoder: nn.Module, rung: str | None, keep_weights: bool = True) ->
     for layers in groups:
         _pack(layers, PRODUCTS[rung], keep_weights)
     for attention in _attentions(decoder).values():
-        attention.attend = attend_from_one_step
+        attention.attend = attend_in_float32
 
 
 def _attentions(decoder: nn.Module) -> dict[str, nn.Module]:
@@ -246,22 +246,25 @@ def _unpack(decoder: nn.Module) -> None:
         attention.__dict__.pop("attend", None)
 
 
-def attend_from_one_step(
+def attend_in_float32(
     queries: Float[Tensor, "batch heads steps head_size"],
     keys: Float[Tensor, "batch heads positions head_size"],
     values: Float[Tensor, "batch heads positions head_size"],
     mask: Bool[Tensor, "#batch 1 #steps positions"] | None = None,
     is_causal: bool = False,
 ) -> Float[Tensor, "batch heads steps head_size"]:
-    """Attention as in `F.scaled_dot_product_attention`, faster for one new step, which may look at all positions.
+    """Attention as in `F.scaled_dot_product_attention`, always in float32, and faster for one new step.
 
-    The fused kernel is made for many queries; with one, two products that read keys and values once, as they lie in
-    the cache, are faster, above all in bfloat16.
+    PyTorch's fused kernel is made for many queries. With a single one, which may look at all positions, two products
+    that read keys and values as they lie in the cache are faster. In bfloat16 either is several times slower than
+    widening first: a cache in bfloat16 saves memory, not arithmetic.
     """
-    if queries.shape[2] > 1 or mask is not None:
-        return F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=is_causal)
-    scores = keys @ (queries * queries.shape[-1] ** -0.5).mT  # keys · query, not query · keysᵀ: whole rows are read
-    return scores.mT.softmax(dim=-1, dtype=torch.float32).to(values.dtype) @ values
+    if queries.dtype != torch.float32:
+        queries, keys, values = queries.float(), keys.float(), values.float()
+    elif queries.shape[2] == 1 and mask is None:
+        scores = keys @ (queries * queries.shape[-1] ** -0.5).mT  # keys · query, not query · keysᵀ: rows are read whole
+        return scores.mT.softmax(dim=-1) @ values
+    return F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=is_causal)
 
 
 def _check(layer: nn.Linear, rung: str) -> None:
