@@ -17,7 +17,10 @@ import os
 # kernels on two cores then never finish. It counts only before torch is loaded, so it stands before the next import.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from musicgen_edu._threads import default_threads
 from musicgen_edu._torchaudio import mend_torchaudio
+
+os.environ.setdefault("OMP_NUM_THREADS", str(default_threads()))  # the one variable for threads; before torch, too
 
 __version__ = "0.1.0"
 

@@ -25,7 +25,7 @@ checkpoints
 generation sampling codec patterns decoder projection text_encoder tokenizer
 conditioning optimization
 audio player spectrogram config devices files
-_arguments _torchaudio
+_arguments _threads _torchaudio
 """
 PLANNED = {"classroom", "live", "conditioning"}  # rooms that are not built yet
 FLOORS = [line.split() for line in DRAWING.split("\n") if line]

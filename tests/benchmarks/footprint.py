@@ -18,6 +18,7 @@ from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import PRESETS
 from musicgen_edu.decoder import MusicGenDecoder
 from musicgen_edu.generation import iterate_codes
+from musicgen_edu.model import DECODED_AT_ONCE
 from musicgen_edu.optimization import optimize
 from musicgen_edu.patterns import create_pattern
 
@@ -60,7 +61,7 @@ def main() -> None:
     sound, waiting = StreamingCodecDecoder(codec), []
     for codes in iterate_codes(decoder, condition, frames, pattern):
         waiting.append(codes)
-        if len(waiting) == 50:
+        if len(waiting) == DECODED_AT_ONCE:
             sound.push(torch.cat(waiting, dim=2))
             waiting.clear()
     print(peak() - before)
