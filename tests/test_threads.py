@@ -56,3 +56,13 @@ def test_the_variable_decides(wanted):
     code = "import musicgen_edu, os; print(os.environ['OMP_NUM_THREADS'])"
     threads = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip()
     assert threads == wanted if wanted else 1 <= int(threads) <= count_cores()
+
+
+@pytest.mark.parametrize("given", ["0", None])
+def test_threads_wait_a_moment_before_they_sleep(given):
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    if given:
+        environment["GOMP_SPINCOUNT"] = given
+    code = "import musicgen_edu, os; print(os.environ['GOMP_SPINCOUNT'])"
+    turns = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert turns.strip() == (given or "2000")

@@ -17,13 +17,13 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import musicgen_edu  # isort: skip  (before torch: it chooses the threads, and how they wait)
 import torch
 from machine import ROUNDS, interleaved, last_level_cache, memory_bandwidth, processor, seconds
 from measure import measure
 from roofline import draw
 from small import Steps, bare_time, create_decoder, create_transformers, create_weights, transformers_time, weight_bytes
 
-import musicgen_edu
 from musicgen_edu.codec import Codec, StreamingCodecDecoder
 from musicgen_edu.config import PRESETS, DecoderConfig
 from musicgen_edu.model import DECODED_AT_ONCE
