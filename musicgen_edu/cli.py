@@ -36,13 +36,13 @@ examples:
 
 # Commands whose own module reads the rest of the line, imported only when it is used: (module, its extra, summary).
 DELEGATED = {
-    "train": ("musicgen_edu.training.recipe", "train", "train every part, from nothing or from a model"),
+    "train": ("musicgen_edu.training.command", "train", "train every part, or teach a model your own sound"),
     "verify": ("musicgen_edu.reality.checks", "", "test by experiments whether the model is real"),
     "evaluate": ("musicgen_edu.listening.evaluation", "train", "measure how well the model follows its prompt"),
 }
 
 SUFFIXES = ".wav", ".flac", ".ogg", ".mp3"  # those of audio.FORMATS, which is loaded later
-USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError, FloatingPointError)
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 

@@ -99,6 +99,7 @@ class MusicGenConfig:
     codec: CodecConfig = field(default_factory=CodecConfig)
     pattern: str = "delay"  # a name that `patterns.create_pattern` knows
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    taught_words: tuple[str, ...] = ()  # that the tokenizer cuts into letters, and fine-tuning taught all the same
 
 
 # t5-base and EnCodec at 32 kHz, which every released MusicGen uses.

@@ -218,7 +218,8 @@ class MusicGen(nn.Module):
     def _warn_of_unknown_words(self, prompts: list[str]) -> None:
         if self.tokenizer.vocab_size >= WORD_VOCABULARY:
             return
-        words = list(dict.fromkeys(word for prompt in prompts for word in self.tokenizer.unknown_words(prompt)))
+        unknown = dict.fromkeys(word for prompt in prompts for word in self.tokenizer.unknown_words(prompt))
+        words = [word for word in unknown if word not in self.config.taught_words]
         if words:
             named = ", ".join(f'"{word[:30]}"' for word in words[:5]) + ", …" * (len(words) > 5)
             message = f"The model does not know {named}; it was not taught these words, and they may change the music."

@@ -77,8 +77,9 @@ _PAD_MODES = ("reflect", "replicate", "constant")
 
 
 def to_transformers(config: MusicGenConfig) -> Json:
-    """Return the content of `config.json`. The key `codebook_pattern` is ours; transformers knows the delay only.
+    """Return the content of `config.json`.
 
+    The keys `codebook_pattern` and `taught_words` are ours; transformers knows the delay only, and names no words.
     Raises ValueError if the codebooks' size is no power of two, which transformers' EnCodec requires, and for a decoder
     without cross-attention, which is another class there.
     """
@@ -87,6 +88,7 @@ def to_transformers(config: MusicGenConfig) -> Json:
         raise ValueError("A decoder without cross-attention is no MusicGen of this layout: it cannot be written.")
     if codec.codebook_size & (codec.codebook_size - 1):
         raise ValueError(f"transformers wants codebooks of 2, 4, 8, … entries, not of {codec.codebook_size}.")
+    taught = {"taught_words": list(config.taught_words)} if config.taught_words else {}
     tokens = {"pad_token_id": None, "bos_token_id": None}  # the special token is past the vocabulary: it would warn
     return {
         "architectures": ["MusicgenForConditionalGeneration"],
@@ -94,6 +96,7 @@ def to_transformers(config: MusicGenConfig) -> Json:
         "dtype": "float32",  # in whatever precision the weights are stored, open them in this one
         "is_encoder_decoder": True,
         "codebook_pattern": config.pattern,
+        **taught,
         "text_encoder": _rename(config.text_encoder, _TEXT_ENCODER_NAMES) | _TEXT_ENCODER_FIXED,
         "audio_encoder": _rename(codec, _CODEC_NAMES) | {"target_bandwidths": [_bandwidth(codec)]} | _CODEC_FIXED,
         "decoder": _rename(config.decoder, _DECODER_NAMES) | tokens | {"dropout": 0.0} | _DECODER_FIXED,
@@ -152,7 +155,11 @@ def from_transformers(config: Json, generation: Json) -> MusicGenConfig:
             f"reads {codec.num_codebooks} of {codec.codebook_size}."
         )
     pattern = _checked("codebook_pattern", config.get("codebook_pattern", "delay"), str)
-    return MusicGenConfig(text_encoder, decoder, codec, pattern, SamplingSettings(**_read_sampling(generation)))
+    taught = config.get("taught_words", [])
+    if not isinstance(taught, list) or not all(isinstance(word, str) for word in taught):
+        raise ValueError("Its config.json has taught_words that are no list of words.")
+    sampling = SamplingSettings(**_read_sampling(generation))
+    return MusicGenConfig(text_encoder, decoder, codec, pattern, sampling, tuple(taught))
 
 
 def _rename(config: TextEncoderConfig | DecoderConfig | CodecConfig, names: dict[str, str]) -> Json:

@@ -7,10 +7,12 @@ so that what lies above half of it does not fold back. The soundfont is FluidR3_
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from functools import cache
 from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float
@@ -38,13 +40,13 @@ SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
 
 
 class Renderer:
-    """Renders pieces to mono audio at 16 kHz.
+    """Renders pieces to mono audio at 16 kHz, each instrument by the General MIDI program that `programs` gives it.
 
     Raises:
         FileNotFoundError: FluidSynth or the soundfont is not installed.
     """
 
-    def __init__(self, soundfont: Path = SOUNDFONT):
+    def __init__(self, soundfont: Path = SOUNDFONT, programs: Mapping[str, int] = MappingProxyType(PROGRAMS)):
         if fluidsynth is None or not soundfont.is_file():
             raise FileNotFoundError(
                 f"Rendering music needs FluidSynth and the soundfont {soundfont}; install them with: "
@@ -54,6 +56,7 @@ class Renderer:
         for setting in ("synth.reverb.active", "synth.chorus.active"):
             self._synth.setting(setting, 0)
         self._font = self._synth.sfload(str(soundfont))
+        self._programs = programs
         self.note_samples = cache(self._note_samples)
         self._gain = cache(self._instrument_gain)
 
@@ -87,7 +90,7 @@ class Renderer:
         if instrument == "drums":
             self._synth.program_select(9, self._font, DRUM_BANK, 0)
             return 9
-        self._synth.program_select(0, self._font, 0, PROGRAMS[instrument])
+        self._synth.program_select(0, self._font, 0, self._programs[instrument])
         return 0
 
     def _instrument_gain(self, instrument: str) -> float:

@@ -75,8 +75,8 @@ def cached_waveforms(file: Path, frames: int, clips: int) -> Int[Tensor, "clips 
     if not file.exists():
         renderer = Renderer()
         parts = [render_clips(renderer, frames, seeds) for seeds in _shards(clips, "render")]
-        _save({"waveforms": torch.cat(parts)}, file)
-    return _load(file)["waveforms"]
+        save_tensors({"waveforms": torch.cat(parts)}, file)
+    return load_tensors(file)["waveforms"]
 
 
 def find_partners(clips: CodedClips) -> list[list[int]]:
@@ -118,8 +118,8 @@ def cached_codes(folder: Path, group: ClipGroup, codec: Codec) -> CodedClips:
         if not file.exists():
             renderer = renderer or Renderer()
             pieces = [compose_clip(group.frames, seed) for seed in seeds]
-            _save(_encode(pieces, renderer, codec), file)
-        shards.append(_load(file))
+            save_tensors(_encode(pieces, renderer, codec), file)
+        shards.append(load_tensors(file))
     clips = CodedClips(*(torch.cat([shard[name] for shard in shards]) for name in ("codes", "attributes", "onsets")))
     partners = find_partners(clips) if group.spliced else None
     return replace(clips, partners=partners, changes=find_changes(clips))
@@ -127,7 +127,7 @@ def cached_codes(folder: Path, group: ClipGroup, codec: Codec) -> CodedClips:
 
 def save_samples(folder: Path, clips: CodedClips, count: int = 1_500, seconds: int = 4) -> None:
     """Write what `shipped_codes` and `shipped_clips` read: `count` clips' codes, and a render of each instrument."""
-    _save({name: getattr(clips, name)[:count].clone() for name in ("codes", "attributes", "onsets")},
+    save_tensors({name: getattr(clips, name)[:count].clone() for name in ("codes", "attributes", "onsets")},
           folder / "codes.safetensors")  # fmt: skip
     renderer, rng = Renderer(), random.Random("shipped clips")
     for instrument in INSTRUMENTS:
@@ -155,12 +155,14 @@ def _shards(clips: int, title: str):
     return (range(start, min(start + SHARD, clips)) for start in tqdm(starts, title, leave=False))
 
 
-def _save(tensors: dict[str, Tensor], file: Path) -> None:
+def save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
+    """Write tensors as safetensors, whole or not at all, in a folder that is made if it is not there."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
-def _load(file: Path) -> dict[str, Tensor]:
+def load_tensors(file: Path) -> dict[str, Tensor]:
+    """Read what `save_tensors` wrote. Raises ValueError where the file is damaged."""
     try:
         return load_file(file)
     except SafetensorError as error:

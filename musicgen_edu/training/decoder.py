@@ -17,7 +17,7 @@ from musicgen_edu.composer.score import ALL_ATTRIBUTES, VALUES, Attributes
 from musicgen_edu.conditioning import Condition, TextMask
 from musicgen_edu.decoder import MusicGenDecoder
 from musicgen_edu.patterns import CodebookPattern
-from musicgen_edu.projection import TextProjection
+from musicgen_edu.projection import TextProjection, zero_padding
 from musicgen_edu.text_encoder import TextEncoder
 from musicgen_edu.tokenizer import Tokenizer
 
@@ -153,8 +153,8 @@ class DecoderObjective(nn.Module):
     """
 
     def __init__(
-        self, text_encoder: TextEncoder, projection: TextProjection, decoder: MusicGenDecoder, pattern: CodebookPattern,
-        heed_words: bool = False, aided: bool = True,
+        self, text_encoder: TextEncoder, projection: TextProjection | None, decoder: MusicGenDecoder,
+        pattern: CodebookPattern, heed_words: bool = False, aided: bool = True,
     ):  # fmt: skip
         super().__init__()
         self.text_encoder, self.projection, self.decoder = text_encoder, projection, decoder
@@ -178,7 +178,7 @@ class DecoderObjective(nn.Module):
         by_frame = entropies.detach().mean(dim=1)
         return {
             "loss": loss + ATTRIBUTES_WEIGHT * sum(attributes.values()), "cross_entropy": by_codebook.mean(),
-            "onset": (by_frame * onsets).sum() / onsets.sum(),
+            "onset": (by_frame * onsets).sum() / onsets.sum().clamp(min=1),
             "change": (by_frame * changes).sum() / changes.sum().clamp(min=1),
             **{f"codebook{k}": value for k, value in enumerate(by_codebook)}, **attributes,
         }  # fmt: skip
@@ -198,7 +198,8 @@ class DecoderObjective(nn.Module):
         mask = batch.text_mask
         # A withheld caption still runs through the encoder (with nothing masked there) and is silenced behind it.
         seen = torch.where(mask.any(dim=1, keepdim=True), mask, torch.ones_like(mask))
-        text_states = self.projection(self.text_encoder(batch.text_ids, seen), mask)
+        text_states = self.text_encoder(batch.text_ids, seen)
+        text_states = zero_padding(text_states, mask) if self.projection is None else self.projection(text_states, mask)
         return text_states, self.decoder.hidden_states(sequence, Condition(text_states, mask))
 
     def _losses(self, batch: Batch) -> tuple[Float[Tensor, "batch codebooks frames"], dict[str, Tensor]]:

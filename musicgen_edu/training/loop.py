@@ -40,6 +40,18 @@ def create_accelerator() -> Accelerator:
                        kwargs_handlers=[patience])  # fmt: skip
 
 
+def claim(note: Path, made_from: dict) -> None:
+    """Write what a run's folder is made from into a file there; refuse a folder in which that is something else.
+
+    Raises ValueError where the file is there and says otherwise.
+    """
+    content = json.dumps(made_from, indent=2) + "\n"
+    if note.exists() and note.read_text(encoding="utf-8") != content:
+        raise ValueError(f"{note.parent} holds a training with other settings (see {note}): choose another --folder.")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(note, content.encode())
+
+
 def learning_rate_factor(step: int, steps: int, warmup: int = 100) -> float:
     """Linear rise over `warmup` steps, then half a cosine down to 2 % of the peak."""
     rise = min(1.0, (step + 1) / warmup)
@@ -57,6 +69,7 @@ def fit(
     seed: int = 0,
     save_every: int = 200,
     weight_decay: float = 0.01,
+    warmup: int = 100,
 ) -> None:
     """Minimise `objective` and leave its trained weights in it.
 
@@ -70,6 +83,7 @@ def fit(
         folder: where the state (`state.safetensors`) and the log (`log.jsonl`, a line every 10 steps) are kept.
         save_every: steps between two saved states: what a kill can cost.
         weight_decay: AdamW's, of matrices, kernels and embeddings; see `parameter_groups`.
+        warmup: steps in which the rate rises to its peak.
 
     Raises:
         FloatingPointError: the loss became infinite or no number; the last saved state is kept as it was.
@@ -87,7 +101,7 @@ def fit(
     for step, batch in enumerate(progress, first):
         set_seed((seed + step * accelerator.num_processes + accelerator.process_index) % 2**32)  # numpy takes no more
         for group in prepared.param_groups:
-            group["lr"] = group["rate"] * learning_rate * learning_rate_factor(step, steps)
+            group["lr"] = group["rate"] * learning_rate * learning_rate_factor(step, steps, warmup)
         figures = wrapped(send_to_device(batch, accelerator.device))
         accelerator.backward(figures["loss"])
         accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
@@ -173,9 +187,14 @@ class _Log:
 
 
 def _save_state(folder: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Weights and AdamW's two moments in one safetensors file, written beside the old one and then renamed."""
+    """Weights and AdamW's two moments in one safetensors file, written beside the old one and then renamed.
+
+    Weights that do not learn are not in it: who goes on has them already.
+    """
+    parameters = objective.named_parameters(remove_duplicate=False)
+    still = {name for name, parameter in parameters if not parameter.requires_grad}
     # Copies, because safetensors refuses tensors that share memory, as T5's embedding does with itself.
-    tensors = {f"weight.{name}": tensor.clone() for name, tensor in objective.state_dict().items()}
+    tensors = {f"weight.{name}": value.clone() for name, value in objective.state_dict().items() if name not in still}
     for name, parameter in objective.named_parameters():
         moments = optimizer.state.get(parameter, {})
         tensors |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq") if key in moments}
@@ -193,7 +212,8 @@ def _load_state(folder: Path, objective: nn.Module, optimizer: torch.optim.Optim
             tensors = {name: state.get_tensor(name) for name in state.keys()}
     except SafetensorError as error:
         raise ValueError(f"{folder / STATE_FILE} is damaged ({error}): delete it to begin this stage anew.") from error
-    objective.load_state_dict({name[7:]: tensor for name, tensor in tensors.items() if name.startswith("weight.")})
+    weights = {name[7:]: tensor for name, tensor in tensors.items() if name.startswith("weight.")}
+    objective.load_state_dict(objective.state_dict() | weights)
     for name, parameter in objective.named_parameters():
         if f"exp_avg.{name}" in tensors:
             moments = {key: tensors[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq")}

@@ -8,7 +8,6 @@ on CPUs as on GPUs) each trains on batches of its own, and they share what they 
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -22,11 +21,10 @@ from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.composer.captions import caption
 from musicgen_edu.composer.render import SAMPLE_RATE
 from musicgen_edu.composer.score import draw_attributes
-from musicgen_edu.files import write_whole
 from musicgen_edu.model import MusicGen
 from musicgen_edu.tokenizer import Tokenizer, train_tokenizer
 from musicgen_edu.training.data import cached_codes, save_samples
-from musicgen_edu.training.loop import create_accelerator
+from musicgen_edu.training.loop import claim, create_accelerator
 from musicgen_edu.training.recipes import GO_ON, RECIPES, Recipe
 from musicgen_edu.training.stages import train_codec, train_decoder, train_heads, train_to_read
 
@@ -85,11 +83,7 @@ def _claim(folder: Path, recipe: Recipe, start: MusicGen | None) -> None:
     later = ("caption_", "aim_", "decoder_", "sharpen_", "adversarial_", "save_every")
     made_from = {name: value for name, value in asdict(recipe).items() if not name.startswith(later)}
     made_from["start"] = fingerprint(named_tensors(start)) if start else None
-    content = json.dumps(made_from, indent=2) + "\n"
-    note = folder / "recipe.json"
-    if note.exists() and note.read_text(encoding="utf-8") != content:
-        raise ValueError(f"{folder} holds a training with other settings (see {note}): choose another --folder.")
-    write_whole(note, content.encode())
+    claim(folder / "recipe.json", made_from)
 
 
 def _tokenizer(recipe: Recipe, file: Path) -> Tokenizer:
@@ -106,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="musicgen-edu train",
         description="Train every part: music, captions, tokenizer, codec, text encoder and decoder. "
         "Needs Debian's fluidsynth and fluid-soundfont-gm. A stopped run goes on where it was when started again.",
+        epilog="To teach a trained model your own sound: musicgen-edu train --from MODEL --data FOLDER (--help)",
     )
     add = parser.add_argument
     add("--recipe", choices=RECIPES, default="laptop", help="how much of everything (default: %(default)s)")
