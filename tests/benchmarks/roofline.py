@@ -30,7 +30,7 @@ def draw(content: dict, path: Path) -> None:
     titles = ("gigabytes that a step moves", "frames written", "clips at once", "layers of small's width")
     for axes, title in zip((roof, frames, clips, layers), titles, strict=True):
         axes.set(xlabel=title, ylabel="milliseconds a step", xlim=(0, None), ylim=(0, None))
-        axes.legend()
+        axes.legend(loc="lower right", fontsize="small")
     figure.suptitle(f"musicgen-small's shape with guidance on {machine['processor']}, {machine['threads']} threads")
     figure.savefig(path, dpi=120)
     plt.close(figure)
