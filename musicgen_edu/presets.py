@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from musicgen_edu.checkpoints.hub import META
 from musicgen_edu.config import PRESETS, CodecConfig, DecoderConfig, MusicGenConfig, SamplingSettings
 from musicgen_edu.devices import find_device
 from musicgen_edu.model import MusicGen
@@ -23,12 +24,16 @@ _SETTINGS = tuple(field.name for field in fields(SamplingSettings))
 def create_musicgen_model(
     name: str = "tiny",
     *,
+    pretrained: bool = False,
     preflight: bool = True,
     device: torch.device | str | None = None,
     seed: int = 0,
     **overrides: int | float | bool | str,
 ) -> MusicGen:
-    """Create the model of a preset: "tiny" with its trained weights, "small", "medium" and "large" with random ones.
+    """Create the model of a preset: "tiny" with its trained weights, Meta's sizes with random ones.
+
+    `pretrained=True` fetches Meta's own weights from the hub, once (`MusicGen.from_pretrained`, which also has other
+    precisions); they leave no size to override. Their licence is CC-BY-NC 4.0.
 
     `overrides` are fields of `DecoderConfig` or `SamplingSettings`, or `pattern`. Where one changes
     a shape, "tiny" has random weights too, but for its tokenizer and, where it fits, its codec. `seed` draws random
@@ -43,6 +48,7 @@ def create_musicgen_model(
         ValueError: there is no such preset or device, or sizes do not fit each other.
         WidthMismatchError: the text encoder and the decoder do not fit; `preflight=False` lets that pass.
         TypeError: there is no such override, or its value is of the wrong type.
+        OSError, MemoryError: what `MusicGen.from_pretrained` raises of the hub, the disk and the memory.
     """
     if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"There is no preset {name!r}: choose one of {', '.join(PRESETS)}.")
@@ -52,6 +58,8 @@ def create_musicgen_model(
     if device.type == "meta":
         with device:
             return MusicGen(config, preflight=preflight)
+    if pretrained and name in META:
+        return _with_metas_weights(name, overrides, device)
     if name == "tiny" and config.decoder == PRESETS[name].decoder:
         model = MusicGen.from_pretrained(SHIPPED)
         model.config = _override(model.config, overrides)  # the folder knows how many pieces its tokenizer has
@@ -62,6 +70,14 @@ def create_musicgen_model(
         if name == "tiny" and config.codec == PRESETS[name].codec:
             model.codec = MusicGen.from_pretrained(SHIPPED).codec
     return model.to(device, torch.float32)
+
+
+def _with_metas_weights(name: str, overrides: dict[str, int | float | bool | str], device: torch.device) -> MusicGen:
+    if sizes := [override for override in overrides if override in (*_SIZES, "pattern")]:
+        raise ValueError(f"Trained weights have one size and one pattern: leave out {', '.join(sizes)}.")
+    model = MusicGen.from_pretrained(META[name], device=device)
+    model.config = _override(model.config, overrides)
+    return model
 
 
 def _override(config: MusicGenConfig, overrides: dict[str, int | float | bool | str]) -> MusicGenConfig:

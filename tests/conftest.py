@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test waits for a network
+
 from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
