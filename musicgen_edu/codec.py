@@ -145,6 +145,23 @@ class Codec(nn.Module):
         return _restore, (type(self), self.config, self.state_dict(), trained, self.training)
 
 
+def split_channels(
+    codes: Int[Tensor, "batch codebooks frames"], channels: int
+) -> Int[Tensor, "rows channel_codebooks frames"]:
+    """Take the codebooks of the channels apart: they alternate, 1 left, 1 right, 2 left, …, and the codec is mono.
+
+    The channels of one clip are rows that follow each other.
+    """
+    return codes.unflatten(1, (-1, channels)).transpose(1, 2).flatten(0, 1)
+
+
+def join_channels(
+    codes: Int[Tensor, "rows channel_codebooks frames"], channels: int
+) -> Int[Tensor, "batch codebooks frames"]:
+    """Undo `split_channels`."""
+    return codes.unflatten(0, (-1, channels)).transpose(1, 2).flatten(1, 2)
+
+
 def _restore(
     kind: type[Codec], config: CodecConfig, tensors: dict[str, Tensor], trained: set[str], training: bool
 ) -> Codec:

@@ -8,10 +8,15 @@ hears its melody). Guidance compares either with the null condition, in which no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.audio_utils import chroma_filter_bank
+
+from musicgen_edu.config import MelodyConfig
 
 TextMask = Bool[Tensor, "batch text_tokens"] | Int[Tensor, "batch text_tokens"]  # 1 on text, 0 on padding
 
@@ -61,3 +66,71 @@ class Condition:
         """Return the same on a device and in a precision; the mask keeps its type."""
         prefixes = (None if each is None else each.to(device, dtype) for each in (self.prefix, self.null_prefix))
         return Condition(self.states.to(device, dtype), self.mask.to(device), *prefixes)
+
+
+def chroma(
+    waveform: Float[Tensor, "batch samples"], sample_rate: int, config: MelodyConfig
+) -> Float[Tensor, "batch columns bins"]:
+    """How loud each tone of the scale is (C, C♯, …, B), whatever the octave, over the loudest one of its column.
+
+    A column every `config.hop_length` samples; a shorter waveform than one window stands in the middle of silence.
+    Source: transformers' `MusicgenMelodyFeatureExtractor`, audiocraft's `ChromaExtractor`.
+    """
+    missing = max(0, config.window - waveform.shape[-1])
+    waveform = F.pad(waveform, (missing // 2, missing - missing // 2))
+    window = torch.hann_window(config.window, device=waveform.device, dtype=waveform.dtype)
+    spectrum = torch.stft(waveform, config.window, config.hop_length, window=window, return_complex=True)
+    power = (spectrum.real.square() + spectrum.imag.square()) / window.square().sum()
+    tones = _tones(sample_rate, config).to(waveform) @ power
+    return F.normalize(tones, p=float("inf"), dim=1, eps=1e-6).transpose(1, 2)
+
+
+def loudest_tone(tones: Float[Tensor, "batch columns bins"]) -> Float[Tensor, "batch columns bins"]:
+    """1 for the loudest tone of each column and 0 for the others: the melody and no more of the sound than that."""
+    return F.one_hot(tones.argmax(dim=-1), tones.shape[-1]).to(tones.dtype)
+
+
+@cache
+def _tones(sample_rate: int, config: MelodyConfig) -> Float[Tensor, "bins frequencies"]:
+    bank = chroma_filter_bank(num_frequency_bins=config.window, num_chroma=config.bins, sampling_rate=sample_rate)
+    with torch.inference_mode(False):  # kept for later calls, of which one may be a training
+        return torch.tensor(bank, dtype=torch.float32, device="cpu")
+
+
+class MelodyProjection(nn.Linear):
+    """Lays a melody before the codes: tones → model width, as many columns as the model was trained with.
+
+    transformers calls the layer `audio_enc_to_dec_proj`.
+    """
+
+    def __init__(self, config: MelodyConfig, model_width: int) -> None:
+        super().__init__(config.bins, model_width)
+        self.length = config.length
+
+    def forward(self, melody: Float[Tensor, "batch columns bins"]) -> Float[Tensor, "batch melody_length model_width"]:
+        """Return the projected melody; a short one is repeated, a long one cut."""
+        states = super().forward(melody.to(self.weight.dtype))
+        return states.repeat(1, -(-self.length // states.shape[1]), 1)[:, : self.length]
+
+    def no_melody(self, batch: int) -> Float[Tensor, "batch columns bins"]:
+        """What stands for no melody: the first tone throughout. With its projection's bias that is not 0."""
+        tone = torch.zeros(batch, 1, self.in_features, device=self.weight.device, dtype=self.weight.dtype)
+        tone[:, :, 0] = 1
+        return tone
+
+
+def before_the_codes(
+    states: Float[Tensor, "batch text_tokens model_width"],
+    mask: TextMask,
+    projection: MelodyProjection,
+    melody: Float[Tensor, "batch columns bins"] | None = None,
+) -> Condition:
+    """The condition of MusicGen Melody: [melody; text] before the codes, and nothing for cross-attention to look at.
+
+    Padding of the text stands there as zeros and is looked at, as in the reference implementation. The null condition
+    has no melody and zeros for the text.
+    """
+    silence = projection.no_melody(len(states))
+    heard = projection(silence if melody is None else melody)
+    null = torch.cat([projection(silence), torch.zeros_like(states)], dim=1)
+    return Condition(states, mask, torch.cat([heard, states], dim=1), null)

@@ -39,6 +39,7 @@ class DecoderConfig:
     text_hidden_size: int = 512  # the width that the decoder's text projection expects
     project_text: bool = True  # False: the text states must already be `hidden_size` wide
     cross_attention: bool = True  # False: what is told stands before the codes, as in MusicGen Melody
+    audio_channels: int = 1  # 2: codebooks alternate, one for the left, one for the right (Copet et al., section 2.2)
 
     @property
     def special_token(self) -> int:
@@ -81,6 +82,19 @@ class CodecConfig:
 
 
 @dataclass(frozen=True)
+class MelodyConfig:
+    """How a melody is heard: its chroma, the loudness of each of the twelve tones of the scale, whatever the octave.
+
+    The defaults are those of MusicGen Melody (Copet et al. 2023, section 2.3, and transformers' feature extractor).
+    """
+
+    bins: int = 12
+    length: int = 235  # columns of chroma that stand before the codes: a shorter melody is repeated
+    window: int = 16_384  # samples; as many as the Fourier transform takes
+    hop_length: int = 4096
+
+
+@dataclass(frozen=True)
 class SamplingSettings:
     """How a code is drawn from the decoder's scores. The defaults are MusicGen's (Copet et al. 2023, section 3.1)."""
 
@@ -100,6 +114,7 @@ class MusicGenConfig:
     pattern: str = "delay"  # a name that `patterns.create_pattern` knows
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     taught_words: tuple[str, ...] = ()  # that the tokenizer cuts into letters, and fine-tuning taught all the same
+    melody: MelodyConfig | None = None  # None: no melody is listened to
 
 
 # t5-base and EnCodec at 32 kHz, which every released MusicGen uses.
@@ -109,15 +124,29 @@ _ENCODEC_32KHZ = CodecConfig(
 )
 
 
-def _released(hidden_size: int, num_layers: int, num_heads: int) -> MusicGenConfig:
-    decoder = DecoderConfig(2048, 4, hidden_size, num_layers, num_heads, 4 * hidden_size, text_hidden_size=768)
-    return MusicGenConfig(_T5_BASE, decoder, _ENCODEC_32KHZ)
+def _released(
+    hidden_size: int, num_layers: int, num_heads: int, audio_channels: int = 1, melody: bool = False
+) -> MusicGenConfig:
+    decoder = DecoderConfig(
+        2048, 4 * audio_channels, hidden_size, num_layers, num_heads, 4 * hidden_size, text_hidden_size=768,
+        cross_attention=not melody, audio_channels=audio_channels,
+    )  # fmt: skip
+    return MusicGenConfig(_T5_BASE, decoder, _ENCODEC_32KHZ, melody=MelodyConfig() if melody else None)
 
+
+_SMALL, _MEDIUM, _LARGE = (1024, 24, 16), (1536, 48, 24), (2048, 48, 32)
 
 PRESETS = {
     # A small model errs more: it draws with care.
     "tiny": MusicGenConfig(sampling=SamplingSettings(temperature=0.8, top_k=20, guidance_scale=2.0)),
-    "small": _released(1024, 24, 16),
-    "medium": _released(1536, 48, 24),
-    "large": _released(2048, 48, 32),
+    "small": _released(*_SMALL),
+    "medium": _released(*_MEDIUM),
+    "large": _released(*_LARGE),
+    "melody": _released(*_MEDIUM, melody=True),
+    "melody-large": _released(*_LARGE, melody=True),
+    "stereo-small": _released(*_SMALL, audio_channels=2),
+    "stereo-medium": _released(*_MEDIUM, audio_channels=2),
+    "stereo-large": _released(*_LARGE, audio_channels=2),
+    "stereo-melody": _released(*_MEDIUM, audio_channels=2, melody=True),
+    "stereo-melody-large": _released(*_LARGE, audio_channels=2, melody=True),
 }

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from musicgen_edu.audio import Audio
 from musicgen_edu.checkpoints.pretrained import read_model, write_model
 from musicgen_edu.checkpoints.tensors import MAX_SHARD_SIZE
-from musicgen_edu.codec import Codec, StreamingCodecDecoder
-from musicgen_edu.conditioning import Condition, TextMask
+from musicgen_edu.codec import Codec, StreamingCodecDecoder, split_channels
+from musicgen_edu.conditioning import Condition, MelodyProjection, TextMask, before_the_codes
 from musicgen_edu.config import MusicGenConfig, SamplingSettings
 from musicgen_edu.decoder import MusicGenDecoder
 from musicgen_edu.generation import Progress, iterate_codes
@@ -38,6 +38,8 @@ SHORTEST_CHUNK = 5  # frames: each chunk reads its context anew, and frames one 
 DECODED_AT_ONCE = 50  # frames: what a second takes in memory stays in reach, and overlapping it costs little
 WORD_VOCABULARY = 8_000  # a vocabulary smaller than this has whole words as pieces, and can tell which it lacks
 
+Melody = Float[Tensor, "batch columns bins"]  # 1 for the loudest tone of each column: conditioning.loudest_tone
+
 
 class UnknownWordsWarning(UserWarning):
     """A prompt holds words that no caption held when the model was trained."""
@@ -46,7 +48,8 @@ class UnknownWordsWarning(UserWarning):
 class MusicGen(nn.Module):
     """A whole MusicGen, with random weights until a checkpoint is loaded.
 
-    `text_encoder`, `projection` (None where the widths are equal), `decoder` and `codec` are its modules.
+    `text_encoder`, `projection` (None where the widths are equal), `melody_projection` (None where no melody is heard),
+    `decoder` and `codec` are its modules.
     `preflight=False` builds even parts that do not fit, so that PyTorch's own error can be met.
 
     Raises:
@@ -57,7 +60,7 @@ class MusicGen(nn.Module):
     def __init__(self, config: MusicGenConfig, tokenizer: Tokenizer | None = None, *, preflight: bool = True) -> None:
         super().__init__()
         decoder = config.decoder
-        create_pattern(config.pattern, decoder.num_codebooks)  # refuses an unknown name here, not when generating
+        _pattern(config)  # refuses an unknown name here, not when generating
         if preflight:
             check_widths(config.text_encoder.hidden_size, decoder)
         if tokenizer is not None and tokenizer.vocab_size > config.text_encoder.vocab_size:
@@ -70,38 +73,50 @@ class MusicGen(nn.Module):
         self.text_encoder = TextEncoder(config.text_encoder)
         needs_projection = decoder.project_text and decoder.text_hidden_size != decoder.hidden_size
         self.projection = TextProjection(decoder.text_hidden_size, decoder.hidden_size) if needs_projection else None
+        self.melody_projection = MelodyProjection(config.melody, decoder.hidden_size) if config.melody else None
         self.decoder = MusicGenDecoder(decoder)
         self.codec = Codec(config.codec)
 
     @property
     def pattern(self) -> CodebookPattern:
         """How the codes are laid out in time."""
-        return create_pattern(self.config.pattern, self.config.decoder.num_codebooks)
+        return _pattern(self.config)
 
     def forward(
         self,
         codes: Int[Tensor, "batch codebooks steps"],
         text_ids: Int[Tensor, "batch text_tokens"],
         text_mask: TextMask,
+        melody: Melody | None = None,
     ) -> Float[Tensor, "batch codebooks steps codebook_size"]:
         """Return the scores of the code after each step. `codes` are interleaved; a mask of zeros drops the caption."""
-        return self.decoder(codes, Condition(self._encode_ids(text_ids, text_mask), text_mask))
+        return self.decoder(codes, self._condition(text_ids, text_mask, melody))
 
-    def encode_text(self, prompts: list[str]) -> Condition:
-        """Return what the decoder attends to: the prompts' states in its own width, and the mask, False on padding.
+    def encode_text(self, prompts: list[str], melody: Melody | None = None) -> Condition:
+        """Return what the decoder is told: the prompts' states in its own width, and the mask, False on padding.
 
+        A model of melodies has both the `melody` (`conditioning.loudest_tone`) and the text before the codes.
         Raises ValueError for a blank prompt or a model without tokenizer, TypeError for a prompt that is no string.
         """
         if self.tokenizer is None:
             raise ValueError("This model has no tokenizer: put its spiece.model into the folder it was loaded from.")
         ids, mask = (tensor.to(self.decoder.device) for tensor in self.tokenizer(prompts))
-        return Condition(self._encode_ids(ids, mask), mask)
+        return self._condition(ids, mask, melody)
+
+    def _condition(self, ids: Int[Tensor, "batch text_tokens"], mask: TextMask, melody: Melody | None) -> Condition:
+        states = self._encode_ids(ids, mask)
+        if self.melody_projection is not None:
+            return before_the_codes(states, mask, self.melody_projection, melody).to(states.device, states.dtype)
+        if melody is not None:
+            raise ValueError('This model listens to no melody: take one of the "melody" models.')
+        return Condition(states, mask)
 
     def _encode_ids(
         self, ids: Int[Tensor, "batch text_tokens"], mask: TextMask
     ) -> Float[Tensor, "batch text_tokens model_width"]:
         states = self.text_encoder(ids, mask)
-        return zero_padding(states, mask) if self.projection is None else self.projection(states, mask)
+        states = zero_padding(states, mask) if self.projection is None else self.projection(states, mask)
+        return states.to(self.decoder.dtype)
 
     def generate(
         self,
@@ -197,8 +212,8 @@ class MusicGen(nn.Module):
     def _decode_chunks(
         self, pieces: Iterator[Tensor], frames: int, chunk_frames: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield codes, `chunk_frames` at once, with the samples that they settle."""
-        decoder = StreamingCodecDecoder(self.codec)
+        """Yield codes, `chunk_frames` at once, with the samples that they settle; each channel is decoded by itself."""
+        decoder, channels = StreamingCodecDecoder(self.codec), self.config.decoder.audio_channels
         waiting, done = [], 0
         for codes in pieces:
             waiting.append(codes)
@@ -206,7 +221,8 @@ class MusicGen(nn.Module):
             if sum(piece.shape[2] for piece in waiting) < chunk_frames and done < frames:
                 continue
             codes, waiting = torch.cat(waiting, dim=2), []
-            yield codes, decoder.push(codes, last=done == frames)
+            waveform = decoder.push(split_channels(codes, channels), last=done == frames)
+            yield codes, waveform.unflatten(0, (-1, channels)).flatten(1, 2)
 
     def _frames(self, duration: float | int, name: str = "duration") -> int:
         if not isinstance(duration, Real) or isinstance(duration, bool):
@@ -274,6 +290,15 @@ class MusicGen(nn.Module):
                 disk is full.
         """
         return read_model(cls, source, dtype, device, revision, progress)
+
+
+def _pattern(config: MusicGenConfig) -> CodebookPattern:
+    """The channels of stereo have equal delays: its codebooks are laid out pair by pair."""
+    codebooks, channels = config.decoder.num_codebooks, config.decoder.audio_channels
+    if codebooks % channels:
+        raise ValueError(f"num_codebooks={codebooks} cannot be shared by audio_channels={channels}: take a multiple.")
+    own = create_pattern(config.pattern, codebooks // channels).delays
+    return create_pattern(config.pattern, codebooks, [delay for delay in own for _ in range(channels)])
 
 
 def _as_list(prompt: str | Sequence[str]) -> list[str]:

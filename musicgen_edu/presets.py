@@ -113,6 +113,7 @@ def _num_heads(hidden_size: int, head_size: int) -> int:
 
 def _fit_codec(codec: CodecConfig, decoder: DecoderConfig) -> CodecConfig:
     """The codec that reads the decoder's codes: the same one, unless these have more codebooks or another size."""
-    if decoder.codebook_size == codec.codebook_size and decoder.num_codebooks <= codec.num_codebooks:
+    codebooks = -(-decoder.num_codebooks // decoder.audio_channels)
+    if decoder.codebook_size == codec.codebook_size and codebooks <= codec.num_codebooks:
         return codec
-    return replace(codec, codebook_size=decoder.codebook_size, num_codebooks=decoder.num_codebooks)
+    return replace(codec, codebook_size=decoder.codebook_size, num_codebooks=codebooks)

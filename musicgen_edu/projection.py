@@ -43,7 +43,8 @@ class TextProjection(nn.Linear):
         text_mask: TextMask,
     ) -> Float[Tensor, "batch text_tokens model_width"]:
         """Return the states in the decoder's width, 0 on padding."""
-        return zero_padding(super().forward(text_states), text_mask)
+        # A text encoder of another precision changes none behind it.
+        return zero_padding(super().forward(text_states.to(self.weight.dtype)), text_mask)
 
 
 def zero_padding(

@@ -1,6 +1,7 @@
 """What every tensor of a checkpoint is called and how large it is: one table, from the sizes in a config alone.
 
-The names are those of transformers' `MusicgenForConditionalGeneration`. They are compared with what a file holds before
+The names are those of transformers' `MusicgenForConditionalGeneration` and, for melodies, of
+`MusicgenMelodyForConditionalGeneration`. They are compared with what a file holds before
 a model is built or memory is taken; older files have other names for a few of them.
 """
 
@@ -41,6 +42,8 @@ def expected_shapes(config: MusicGenConfig) -> Named:
     decoder = config.decoder
     if decoder.project_text and decoder.text_hidden_size != decoder.hidden_size:
         yield from _linear("enc_to_dec_proj", decoder.text_hidden_size, decoder.hidden_size)
+    if config.melody is not None:
+        yield from _linear("audio_enc_to_dec_proj", config.melody.bins, decoder.hidden_size)
     yield from _decoder(decoder)
     yield from _codec(config.codec)
 
@@ -71,7 +74,7 @@ def _decoder(config: DecoderConfig) -> Named:
         yield f"decoder.model.decoder.embed_tokens.{codebook}.weight", (config.codebook_size + 1, width)
     for index in range(config.num_layers):
         layer = f"decoder.model.decoder.layers.{index}"
-        for attention in ("self_attn", "encoder_attn"):
+        for attention in ("self_attn", "encoder_attn") if config.cross_attention else ("self_attn",):
             for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
                 yield f"{layer}.{attention}.{part}.weight", (width, width)
             yield from _norm(f"{layer}.{attention}_layer_norm", width)

@@ -53,6 +53,8 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     named.pop("text_encoder.encoder.embed_tokens.weight", None)  # the same tensor as `shared`
     if model.projection is not None:
         named |= _state("enc_to_dec_proj.", model.projection)
+    if model.melody_projection is not None:
+        named |= _state("audio_enc_to_dec_proj.", model.melody_projection)
     for name, tensor in _state("", model.decoder).items():
         named[("decoder." if name.startswith("lm_heads.") else "decoder.model.decoder.") + name] = tensor
     return named | {f"audio_encoder.{name}": tensor for name, tensor in model.codec.export_state_dict().items()}
@@ -176,6 +178,8 @@ def _assign(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     text_encoder.tie_weights()  # assigned, the two are no longer one parameter
     if model.projection is not None:
         model.projection.load_state_dict(part("enc_to_dec_proj."), assign=True)
+    if model.melody_projection is not None:
+        model.melody_projection.load_state_dict(part("audio_enc_to_dec_proj."), assign=True)
     own = {name.removeprefix("model.decoder."): tensor for name, tensor in part("decoder.").items()}
     model.decoder.load_state_dict(own, assign=True)
     model.codec.load_exported_state_dict(part("audio_encoder."), assign=True)

@@ -11,12 +11,25 @@ import math
 from dataclasses import fields, replace
 from typing import Any
 
-from transformers import EncodecConfig, MusicgenDecoderConfig, T5Config
+from transformers import (
+    EncodecConfig,
+    MusicgenDecoderConfig,
+    MusicgenMelodyConfig,
+    MusicgenMelodyDecoderConfig,
+    T5Config,
+)
 
-from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, SamplingSettings, TextEncoderConfig
+from musicgen_edu.config import (
+    CodecConfig,
+    DecoderConfig,
+    MelodyConfig,
+    MusicGenConfig,
+    SamplingSettings,
+    TextEncoderConfig,
+)
 
 Json = dict[str, Any]
-MODEL_TYPES = ("musicgen",)
+MODEL_TYPES = ("musicgen", "musicgen_melody")
 DEFAULT_SECONDS = 8  # how long a clip transformers makes of a folder of ours unless told otherwise
 
 # Our field -> the key in transformers' config.
@@ -39,10 +52,11 @@ _DECODER_NAMES = {
     "num_layers": "num_hidden_layers",
     "num_heads": "num_attention_heads",
     "ffn_size": "ffn_dim",
+    "audio_channels": "audio_channels",
 }
+_MELODY_NAMES = {"bins": "num_chroma", "length": "chroma_length"}
 _CODEC_NAMES = {
     "sample_rate": "sampling_rate",
-    "channels": "audio_channels",
     "ratios": "upsampling_ratios",
     "num_filters": "num_filters",
     "hidden_size": "hidden_size",
@@ -62,14 +76,18 @@ _CODEC_NAMES = {
 
 # What our classes compute in one way only.
 _TEXT_ENCODER_FIXED = {"model_type": "t5"}
-_DECODER_FIXED = {
-    "model_type": "musicgen_decoder",
-    "activation_function": "gelu",
-    "scale_embedding": False,
-    "cross_attention_hidden_size": None,
-    "audio_channels": 1,
+_DECODER_FIXED = {"activation_function": "gelu", "scale_embedding": False}
+_DECODER_TYPES = {  # with cross-attention and without
+    True: {"model_type": "musicgen_decoder", "cross_attention_hidden_size": None} | _DECODER_FIXED,
+    False: {"model_type": "musicgen_melody_decoder"} | _DECODER_FIXED,
 }
-_CODEC_FIXED = {"model_type": "encodec", "norm_type": "weight_norm", "normalize": False, "chunk_length_s": None}
+_CODEC_FIXED = {
+    "model_type": "encodec",
+    "audio_channels": 1,
+    "norm_type": "weight_norm",
+    "normalize": False,
+    "chunk_length_s": None,
+}
 _FEED_FORWARDS = ("relu", "gated-gelu")  # of T5 and of T5 1.1
 _MAY_BE_ZERO = ("num_residual_layers", "num_lstm_layers", "top_k")
 _LARGEST = 10**9  # of any size or setting
@@ -80,26 +98,30 @@ def to_transformers(config: MusicGenConfig) -> Json:
     """Return the content of `config.json`.
 
     The keys `codebook_pattern` and `taught_words` are ours; transformers knows the delay only, and names no words.
-    Raises ValueError if the codebooks' size is no power of two, which transformers' EnCodec requires, and for a decoder
-    without cross-attention, which is another class there.
+    Raises ValueError for what transformers cannot be: codebooks whose size is no power of two, a codec of two channels,
+    a decoder with a melody before its codes and cross-attention too, or with neither.
     """
-    codec = config.codec
-    if not config.decoder.cross_attention:
-        raise ValueError("A decoder without cross-attention is no MusicGen of this layout: it cannot be written.")
+    codec, melody, decoder = config.codec, config.melody, config.decoder
+    if (melody is None) != decoder.cross_attention:
+        raise ValueError("transformers' decoders have either cross-attention or a melody before their codes.")
+    if codec.channels != 1:
+        raise ValueError(f"transformers' MusicGen has a mono codec, not one of {codec.channels} channels.")
     if codec.codebook_size & (codec.codebook_size - 1):
         raise ValueError(f"transformers wants codebooks of 2, 4, 8, … entries, not of {codec.codebook_size}.")
     taught = {"taught_words": list(config.taught_words)} if config.taught_words else {}
     tokens = {"pad_token_id": None, "bos_token_id": None}  # the special token is past the vocabulary: it would warn
+    types = _DECODER_TYPES[decoder.cross_attention]
     return {
-        "architectures": ["MusicgenForConditionalGeneration"],
-        "model_type": "musicgen",
+        "architectures": [f"Musicgen{'Melody' if melody else ''}ForConditionalGeneration"],
+        "model_type": MODEL_TYPES[melody is not None],
         "dtype": "float32",  # in whatever precision the weights are stored, open them in this one
         "is_encoder_decoder": True,
         "codebook_pattern": config.pattern,
         **taught,
         "text_encoder": _rename(config.text_encoder, _TEXT_ENCODER_NAMES) | _TEXT_ENCODER_FIXED,
         "audio_encoder": _rename(codec, _CODEC_NAMES) | {"target_bandwidths": [_bandwidth(codec)]} | _CODEC_FIXED,
-        "decoder": _rename(config.decoder, _DECODER_NAMES) | tokens | {"dropout": 0.0} | _DECODER_FIXED,
+        "decoder": _rename(decoder, _DECODER_NAMES) | tokens | {"dropout": 0.0} | types,
+        **(_rename(melody, _MELODY_NAMES) if melody else {}),
     }
 
 
@@ -122,9 +144,18 @@ def generation_config(config: MusicGenConfig) -> Json:
 
 def feature_extractor_config(config: MusicGenConfig) -> Json:
     """Return the content of `preprocessor_config.json`: how transformers' processor prepares a waveform."""
+    if config.melody is not None:
+        return {
+            "feature_extractor_type": "MusicgenMelodyFeatureExtractor",
+            "feature_size": config.melody.bins,
+            "num_chroma": config.melody.bins,
+            "n_fft": config.melody.window,
+            "hop_length": config.melody.hop_length,
+            "sampling_rate": config.codec.sample_rate,
+        }
     return {
         "feature_extractor_type": "EncodecFeatureExtractor",
-        "feature_size": config.codec.channels,
+        "feature_size": config.decoder.audio_channels,
         "sampling_rate": config.codec.sample_rate,
         "padding_side": "right",
         "padding_value": 0.0,
@@ -145,21 +176,48 @@ def from_transformers(config: Json, generation: Json) -> MusicGenConfig:
         **_read_part(config, "text_encoder", TextEncoderConfig, T5Config(), _TEXT_ENCODER_NAMES, _TEXT_ENCODER_FIXED)
     )
     _check_text_encoder(text_encoder)
-    decoder = _read_part(config, "decoder", DecoderConfig, MusicgenDecoderConfig(), _DECODER_NAMES, _DECODER_FIXED)
-    decoder = DecoderConfig(**decoder, text_hidden_size=text_encoder.hidden_size)
+    melody = _read_melody(config) if config["model_type"] == "musicgen_melody" else None
+    defaults, fixed = (
+        MusicgenMelodyDecoderConfig() if melody else MusicgenDecoderConfig(),
+        _DECODER_TYPES[melody is None],
+    )
+    decoder = _read_part(config, "decoder", DecoderConfig, defaults, _DECODER_NAMES, fixed)
+    decoder = DecoderConfig(**decoder, text_hidden_size=text_encoder.hidden_size, cross_attention=melody is None)
     codec = _read_part(config, "audio_encoder", CodecConfig, EncodecConfig(), _CODEC_NAMES, _CODEC_FIXED)
     codec = _read_codec(config["audio_encoder"], CodecConfig(**codec))
-    if decoder.num_codebooks > codec.num_codebooks or decoder.codebook_size > codec.codebook_size:
+    _check_codes(decoder, codec)
+    if melody and decoder.hidden_size == melody.bins:
         raise ValueError(
-            f"Its decoder writes {decoder.num_codebooks} codebooks of {decoder.codebook_size} codes, but its codec "
-            f"reads {codec.num_codebooks} of {codec.codebook_size}."
+            f"Its decoder is as wide as its chroma ({melody.bins}), which needs no projection and has none."
         )
     pattern = _checked("codebook_pattern", config.get("codebook_pattern", "delay"), str)
     taught = config.get("taught_words", [])
     if not isinstance(taught, list) or not all(isinstance(word, str) for word in taught):
         raise ValueError("Its config.json has taught_words that are no list of words.")
     sampling = SamplingSettings(**_read_sampling(generation))
-    return MusicGenConfig(text_encoder, decoder, codec, pattern, sampling, tuple(taught))
+    return MusicGenConfig(text_encoder, decoder, codec, pattern, sampling, tuple(taught), melody)
+
+
+def _read_melody(config: Json) -> MelodyConfig:
+    defaults = MusicgenMelodyConfig()
+    read = {own: config.get(theirs, getattr(defaults, theirs)) for own, theirs in _MELODY_NAMES.items()}
+    return MelodyConfig(
+        **{own: _checked(f"config.json has {_MELODY_NAMES[own]}", value, int) for own, value in read.items()}
+    )
+
+
+def _check_codes(decoder: DecoderConfig, codec: CodecConfig) -> None:
+    if decoder.audio_channels not in (1, 2) or decoder.num_codebooks % decoder.audio_channels:
+        raise ValueError(
+            f"Its decoder has audio_channels={decoder.audio_channels} and {decoder.num_codebooks} codebooks: there can "
+            "be 1 channel, or 2 that share them."
+        )
+    codebooks = decoder.num_codebooks // decoder.audio_channels
+    if codebooks > codec.num_codebooks or decoder.codebook_size > codec.codebook_size:
+        raise ValueError(
+            f"Its decoder writes {codebooks} codebooks of {decoder.codebook_size} codes, but its codec "
+            f"reads {codec.num_codebooks} of {codec.codebook_size}."
+        )
 
 
 def _rename(config: TextEncoderConfig | DecoderConfig | CodecConfig, names: dict[str, str]) -> Json:
@@ -171,8 +229,6 @@ def _read_part(config: Json, part: str, ours: type, defaults: object, names: dic
     given = config.get(part)
     if not isinstance(given, dict):
         raise ValueError(f"Its config.json has no {part!r}.")
-    if given.get("audio_channels", 1) != 1:
-        raise ValueError("It is a stereo model, and stereo is not supported yet: choose a mono one.")
     for name, value in fixed.items():
         if given.get(name, getattr(defaults, name)) != value:
             raise ValueError(f"Its {part} has {name}={given[name]!r:.60}; only {value!r} is supported.")
