@@ -15,7 +15,7 @@ override export SEED := $(value SEED)
 # Which notebooks are run, compared, measured or opened: make browser-test NOTEBOOKS=notebooks/05*.ipynb
 NOTEBOOKS ?= notebooks/*.ipynb
 
-.PHONY: help music lab test notebooks notebook-costs browser-test release-check benchmark clean
+.PHONY: help music lab test notebooks notebook-costs browser-test release-check parity benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -54,6 +54,9 @@ release-check: $(VENV)/installed-test  ## compare all notebooks as on an older p
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(COMPARE)
 	OMP_NUM_THREADS=1 $(COMPARE)
 	$(BIN)/python tests/offline.py $(COMPARE)
+
+parity: $(VENV)/installed-music  ## compare every variant of Meta's family with transformers, offline
+	@$(BIN)/python -m musicgen_edu.reality.parity
 
 benchmark: $(VENV)/installed-music  ## print speed and memory as ratios
 	@$(BIN)/python tests/benchmarks/run.py

@@ -90,7 +90,7 @@ class MusicGen(nn.Module):
         melody: Melody | None = None,
     ) -> Float[Tensor, "batch codebooks steps codebook_size"]:
         """Return the scores of the code after each step. `codes` are interleaved; a mask of zeros drops the caption."""
-        return self.decoder(codes, self._condition(text_ids, text_mask, melody))
+        return self.decoder(codes, self.condition(text_ids, text_mask, melody))
 
     def encode_text(self, prompts: list[str], melody: Melody | None = None) -> Condition:
         """Return what the decoder is told: the prompts' states in its own width, and the mask, False on padding.
@@ -101,9 +101,12 @@ class MusicGen(nn.Module):
         if self.tokenizer is None:
             raise ValueError("This model has no tokenizer: put its spiece.model into the folder it was loaded from.")
         ids, mask = (tensor.to(self.decoder.device) for tensor in self.tokenizer(prompts))
-        return self._condition(ids, mask, melody)
+        return self.condition(ids, mask, melody)
 
-    def _condition(self, ids: Int[Tensor, "batch text_tokens"], mask: TextMask, melody: Melody | None) -> Condition:
+    def condition(
+        self, ids: Int[Tensor, "batch text_tokens"], mask: TextMask, melody: Melody | None = None
+    ) -> Condition:
+        """Return what the decoder is told of ids: `encode_text` behind the tokenizer."""
         states = self._encode_ids(ids, mask)
         if self.melody_projection is not None:
             return before_the_codes(states, mask, self.melody_projection, melody).to(states.device, states.dtype)
@@ -223,6 +226,11 @@ class MusicGen(nn.Module):
             codes, waiting = torch.cat(waiting, dim=2), []
             waveform = decoder.push(split_channels(codes, channels), last=done == frames)
             yield codes, waveform.unflatten(0, (-1, channels)).flatten(1, 2)
+
+    def decode(self, codes: Int[Tensor, "batch codebooks frames"]) -> Float[Tensor, "batch channels samples"]:
+        """Codes to waveform, each channel by itself: the codec is mono. Raises ValueError where they do not fit it."""
+        channels = self.config.decoder.audio_channels
+        return self.codec.decode(split_channels(codes, channels)).unflatten(0, (-1, channels)).flatten(1, 2)
 
     def _frames(self, duration: float | int, name: str = "duration") -> int:
         if not isinstance(duration, Real) or isinstance(duration, bool):

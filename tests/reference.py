@@ -8,18 +8,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import (
-    AutoTokenizer,
-    EncodecConfig,
-    EncodecFeatureExtractor,
-    MusicgenConfig,
-    MusicgenDecoderConfig,
-    MusicgenForConditionalGeneration,
-    MusicgenProcessor,
-    T5Config,
-)
+from transformers import AutoTokenizer, EncodecFeatureExtractor, MusicgenForConditionalGeneration, MusicgenProcessor
 
-CODEBOOK_SIZE = 32
+from musicgen_edu.reality.parity import CODEBOOK_SIZE
 
 # What a folder may hold besides the base: each line another path through the code.
 VARIANTS = {
@@ -42,33 +33,6 @@ VARIANTS = {
         }
     },
 }
-
-
-def create_reference(vocab_size: int, variant: dict) -> MusicgenForConditionalGeneration:
-    """A random model of transformers', with weights large enough for the prompt and the codes to matter."""
-    text_encoder = {"vocab_size": vocab_size, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
-    decoder = {
-        "vocab_size": CODEBOOK_SIZE, "hidden_size": 24, "ffn_dim": 40, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_codebooks": 4, "pad_token_id": CODEBOOK_SIZE, "bos_token_id": CODEBOOK_SIZE,
-    }  # fmt: skip
-    codec = {
-        "sampling_rate": 1600, "upsampling_ratios": [4, 4, 2], "num_filters": 4, "hidden_size": 16,
-        "codebook_size": CODEBOOK_SIZE, "target_bandwidths": [1.0], "use_causal_conv": False, "num_lstm_layers": 1,
-        "use_conv_shortcut": False,
-    }  # fmt: skip
-    config = MusicgenConfig(
-        text_encoder=T5Config(**text_encoder | variant.get("text_encoder", {})),
-        audio_encoder=EncodecConfig(**codec | variant.get("audio_encoder", {})),
-        decoder=MusicgenDecoderConfig(**decoder | variant.get("decoder", {})),
-    )
-    model = MusicgenForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for parameter in model.decoder.parameters():
-            if parameter.dim() == 2:
-                parameter.normal_(std=0.4)
-        for layer in model.audio_encoder.quantizer.layers:
-            layer.codebook.embed.normal_()
-    return model
 
 
 def write_reference(model: MusicgenForConditionalGeneration, tokenizer, folder: Path, max_shard_size: str) -> None:

@@ -11,12 +11,13 @@ import pytest
 import torch
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import DryRunError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-from reference import create_reference, write_reference
+from reference import write_reference
 
 from musicgen_edu import MusicGen, create_musicgen_model
 from musicgen_edu.checkpoints import hub
 from musicgen_edu.checkpoints.hub import META, LicenceNotice, find_folder
 from musicgen_edu.checkpoints.pretrained import named_tensors
+from musicgen_edu.reality.parity import create_reference
 
 NAME, COMMIT = META["small"], "0123456789abcdef0123456789abcdef01234567"
 
@@ -33,7 +34,7 @@ def cache(tmp_path, monkeypatch):
 def folder(tokenizer, tmp_path_factory):
     torch.manual_seed(2)
     folder = tmp_path_factory.mktemp("meta")
-    write_reference(create_reference(tokenizer.vocab_size, {}), tokenizer, folder, "1GB")
+    write_reference(create_reference({}, tokenizer.vocab_size), tokenizer, folder, "1GB")
     return folder
 
 

@@ -14,7 +14,6 @@ import torch
 from reference import (
     CODEBOOK_SIZE,
     VARIANTS,
-    create_reference,
     no_complaints,
     reference_greedy,
     reference_logits,
@@ -35,6 +34,7 @@ from musicgen_edu import (
 )
 from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.config import SamplingSettings
+from musicgen_edu.reality.parity import create_reference
 from musicgen_edu.sampling import apply_guidance
 
 PROMPTS = ["peaceful piano melody", "a happy flute arpeggio, fast, with drums"]
@@ -45,7 +45,7 @@ def folder(request, tokenizer, tmp_path_factory):
     """A folder that transformers wrote."""
     torch.manual_seed(2)
     variant = VARIANTS[request.param]
-    reference = create_reference(tokenizer.vocab_size, variant)
+    reference = create_reference(variant, tokenizer.vocab_size)
     folder = tmp_path_factory.mktemp(request.param)
     write_reference(reference, tokenizer, folder, variant.get("max_shard_size", "1GB"))
     return folder
@@ -55,7 +55,7 @@ def folder(request, tokenizer, tmp_path_factory):
 def base_folder(tokenizer, tmp_path_factory):
     torch.manual_seed(2)
     folder = tmp_path_factory.mktemp("base")
-    write_reference(create_reference(tokenizer.vocab_size, {}), tokenizer, folder, "1GB")
+    write_reference(create_reference({}, tokenizer.vocab_size), tokenizer, folder, "1GB")
     return folder
 
 
@@ -212,8 +212,10 @@ def test_names_of_older_checkpoints(base_folder, tmp_path):
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [
-        ("decoder", {"audio_channels": 2, "num_codebooks": 8}, "stereo"),
-        ("audio_encoder", {"audio_channels": 2}, "stereo"),
+        ("decoder", {"audio_channels": 2, "num_codebooks": 10}, "5 codebooks of 32 codes, but its codec reads 4 of 32"),
+        ("decoder", {"audio_channels": 2, "num_codebooks": 5}, "audio_channels=2 and 5 codebooks"),
+        ("decoder", {"audio_channels": 3, "num_codebooks": 6}, "audio_channels=3"),
+        ("audio_encoder", {"audio_channels": 2}, "audio_channels=2; only 1"),
         ("decoder", {"activation_function": "relu"}, "activation_function='relu'; only 'gelu'"),
         ("decoder", {"scale_embedding": True}, "scale_embedding=True"),
         ("decoder", {"cross_attention_hidden_size": 16}, "cross_attention_hidden_size=16"),

