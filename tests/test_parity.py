@@ -56,12 +56,12 @@ FAULTS = {
         "the output of decoder.model.decoder.layers.0.encoder_attn.q_proj differs by",
     ),
     "the text": (
-        lambda model: scale(model.text_encoder.model.encoder.block[1].layer[0], 1.01),
-        "the output of text_encoder.encoder.block.1.layer.0",
+        lambda model: scale(model.text_encoder.model.encoder.block[1].layer[0].SelfAttention.o, 1.01),
+        "the output of text_encoder.encoder.block.1.layer.0.SelfAttention.o differs",
     ),
     "numbers that are none": (
-        lambda model: scale(model.projection, float("nan")),
-        "the output of enc_to_dec_proj has another shape, or numbers that are none",
+        lambda model: scale(model.decoder.layers[0].fc1, float("nan")),
+        "the output of decoder.model.decoder.layers.0.fc1 has another shape, or numbers that are none",
     ),
 }
 

@@ -87,15 +87,17 @@ def watched_outputs(model: nn.Module, run: Callable[[nn.Module], object]) -> dic
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The layers of text encoder, projections and decoder, named as in a checkpoint."""
-    prefixes = {"": ""}
+    """The layers of text encoder and decoder, named as in a checkpoint.
+
+    The projections between them mask and repeat inside the one program and behind the layer in the other.
+    """
+    prefixes = {"text_encoder.": "text_encoder.", "decoder.": "decoder."}
     if isinstance(model, MusicGen):
-        prefixes = {"text_encoder.model.": "text_encoder.", "projection": "enc_to_dec_proj",
-                    "melody_projection": "audio_enc_to_dec_proj", "decoder.lm_heads.": "decoder.lm_heads.",
+        prefixes = {"text_encoder.model.": "text_encoder.", "decoder.lm_heads.": "decoder.lm_heads.",
                     "decoder.": "decoder.model.decoder."}  # fmt: skip
     for name, layer in model.named_modules():
         start = next((start for start in prefixes if name.startswith(start)), None)
-        if name and start is not None and not name.startswith("audio_encoder"):
+        if start is not None:
             yield prefixes[start] + name.removeprefix(start), layer
 
 

@@ -45,7 +45,8 @@ before, start = now(), time.perf_counter()
 model = MusicGen.from_pretrained(sys.argv[2], dtype=getattr(torch, sys.argv[3]))
 tensors = {tensor.data_ptr(): tensor.nbytes for tensor in [*model.parameters(), *model.buffers()]}
 seconds, weights = time.perf_counter() - start, sum(tensors.values())
-print(f"{sys.argv[3]:<9}{weights / 1e6:8.0f} MB of weights, peak {(peak() - before) / weights:.3f} of them, {seconds:.1f} s")
+share = (peak() - before) / weights
+print(f"{sys.argv[3]:<9}{weights / 1e6:8.0f} MB of weights, peak {share:.3f} of them, {seconds:.1f} s")
 """
 
 
