@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-PROMPT ?= peaceful piano melody
+PROMPT ?= loud happy piano melody, fast
 DURATION ?= 8
 SEED ?= 3
 # Handed over through the environment, unexpanded, so that quotes, spaces and dollar signs in a prompt arrive as typed.

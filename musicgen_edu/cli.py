@@ -29,6 +29,7 @@ from musicgen_edu._arguments import Listener, Parser
 
 EXAMPLES = """\
 examples:
+  musicgen-edu generate "loud happy piano melody, fast" --seed 3
   musicgen-edu generate "peaceful piano melody" --seed 3
   musicgen-edu generate "happy marimba, fast, with drums" --duration 12 --seed 3
   musicgen-edu generate "sad strings, slow chords" --guidance 4 --output strings.wav
