@@ -128,7 +128,7 @@ def create_generators(seed: int | Sequence[int] | None, batch: int) -> list[torc
         for generator in generators:
             generator.seed()
         return generators
-    seeds = [seed] * batch if isinstance(seed, Integral) else list(seed)
+    seeds = list(seed) if isinstance(seed, Sequence) and not isinstance(seed, str | bytes) else [seed] * batch
     if len(seeds) != batch:
         raise ValueError(f"There must be one seed, or one a prompt: {len(seeds)} seeds for {batch} prompts.")
     for each in seeds:

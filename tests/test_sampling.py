@@ -150,3 +150,10 @@ LOGITS = torch.zeros(2, 4, 10)
 def test_bad_settings_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize("seed", [torch.tensor(3), 3.0, "3", {3}])
+def test_a_seed_that_is_none_is_named(seed):
+    with pytest.raises(TypeError, match="A seed must be a whole number from 0 to"):
+        create_generators(seed, 1)

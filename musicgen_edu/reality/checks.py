@@ -205,7 +205,8 @@ def surprises(
     model: MusicGen, codes: Int[Tensor, "batch codebooks frames"], captions: list[str], withheld: bool = False
 ) -> Float[Tensor, "batch codebooks frames"]:
     """How many nats each code surprises the model, given all codes before and the caption, or without it."""
-    ids, mask = model.tokenizer(captions)
+    ids, mask = (each.to(model.decoder.device) for each in model.tokenizer(captions))
+    codes = codes.to(model.decoder.device)
     sequence = model.pattern.interleave(codes, model.config.decoder.special_token)
     logits = model(sequence[:, :, :-1], ids, torch.zeros_like(mask) if withheld else mask)
     logits = model.pattern.deinterleave(logits, codes.shape[2], first_step=1)
