@@ -31,9 +31,14 @@ lab: $(VENV)/installed-lab  ## open JupyterLab on the notebooks
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with=tests/nbval_sanitize.cfg
 COMPARE = $(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
 
-test: $(VENV)/installed-test  ## run all tests
+# What the linter reads; notebooks have a layout of their own.
+SOURCES := musicgen_edu tests .ci
+
+test: $(VENV)/installed-test  ## lint, then run all tests
 	@command -v fluidsynth >/dev/null || echo "FluidSynth is missing: tests that render music are skipped." \
 		"On Debian or Ubuntu: sudo apt install fluidsynth fluid-soundfont-gm"
+	$(BIN)/python -m ruff check $(SOURCES)
+	$(BIN)/python -m ruff format --check $(SOURCES)
 	$(BIN)/python -m pytest $(NBVAL) tests notebooks
 
 notebooks: $(VENV)/installed-lab  ## run all notebooks again and store their outputs
