@@ -122,8 +122,7 @@ class Codec(nn.Module):
             )
         if not 1 <= codes.shape[1] <= self.config.num_codebooks:
             raise ValueError(f"Codes hold {codes.shape[1]} codebooks, but this codec has {self.config.num_codebooks}.")
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.config.codebook_size:
-            raise ValueError(f"Codes lie in 0…{self.config.codebook_size - 1}, not in {codes.min()}…{codes.max()}.")
+        check_range(codes, self.config.codebook_size)
         return self.quantizer.vq.decode(codes.long().transpose(0, 1))  # they may be kept as 16-bit numbers
 
     def export_state_dict(self) -> dict[str, Tensor]:
@@ -177,6 +176,12 @@ def _exported_name(name: str) -> str:
     for pattern, replacement in _EXPORT_RULES:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def check_range(codes: Int[Tensor, "batch codebooks frames"], codebook_size: int) -> None:
+    """Raise ValueError unless every code is an entry of a codebook of this size."""
+    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < codebook_size:
+        raise ValueError(f"Codes lie in 0…{codebook_size - 1}, not in {codes.min()}…{codes.max()}.")
 
 
 class StreamingCodecDecoder:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from musicgen_edu.codec import check_range
 from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import SamplingSettings
 from musicgen_edu.decoder import DecoderCache, MusicGenDecoder
@@ -139,5 +140,4 @@ def _check_fit(
             f"The known codes have shape {list(known.shape)}: there must be {len(condition)} clips of "
             f"{pattern.codebooks} codebooks and fewer frames than the {frames} that are asked for."
         )
-    if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < decoder.config.codebook_size:
-        raise ValueError(f"Known codes must lie in 0…{decoder.config.codebook_size - 1}.")
+    check_range(known, decoder.config.codebook_size)

@@ -8,8 +8,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, EncodecFeatureExtractor, MusicgenForConditionalGeneration, MusicgenProcessor
+from transformers import (
+    AutoTokenizer,
+    EncodecFeatureExtractor,
+    MusicgenDecoderConfig,
+    MusicgenForConditionalGeneration,
+    MusicgenProcessor,
+)
 
+from musicgen_edu.config import DecoderConfig
 from musicgen_edu.reality.parity import CODEBOOK_SIZE
 
 # What a folder may hold besides the base: each line another path through the code.
@@ -79,3 +86,18 @@ def no_complaints():
     finally:
         logging.getLogger("transformers").removeHandler(handler)
     assert not records, [record.getMessage() for record in records]
+
+
+def decoder_sizes(config: DecoderConfig, **options: str) -> MusicgenDecoderConfig:
+    """The same decoder in transformers' words, written here by hand: checkpoints/ is under test, too."""
+    return MusicgenDecoderConfig(
+        vocab_size=config.codebook_size,
+        num_codebooks=config.num_codebooks,
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        ffn_dim=config.ffn_size,
+        pad_token_id=config.special_token,
+        bos_token_id=config.special_token,
+        **options,
+    )

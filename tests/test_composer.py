@@ -14,7 +14,7 @@ import pytest
 from musicgen_edu.composer import captions as language
 from musicgen_edu.composer.captions import caption
 from musicgen_edu.composer.compose import LEAD_IN, SCALES, TONICS, compose, triad
-from musicgen_edu.composer.render import SAMPLES_PER_FRAME, Renderer
+from musicgen_edu.composer.render import DEBIANS_SOUNDFONT, SAMPLES_PER_FRAME, Renderer
 from musicgen_edu.composer.score import (
     ALL_ATTRIBUTES,
     FRAME_RATE,
@@ -177,6 +177,16 @@ def test_bad_input_is_refused_in_a_sentence():
         Attributes("kazoo", "slow", "major", "soft", "melody", False)
     with pytest.raises(FileNotFoundError, match="apt-get install fluidsynth fluid-soundfont-gm"):
         Renderer(Path("missing.sf2"))
+
+
+def test_the_soundfont_may_lie_elsewhere(renderer, monkeypatch, tmp_path):
+    moved = tmp_path / "moved.sf2"
+    monkeypatch.setenv("MUSICGEN_EDU_SOUNDFONT", str(moved))
+    with pytest.raises(FileNotFoundError, match=f"{re.escape(str(moved))}.*set MUSICGEN_EDU_SOUNDFONT to its path"):
+        Renderer()
+    moved.symlink_to(DEBIANS_SOUNDFONT)
+    note = "piano", 60, 10, 80
+    np.testing.assert_allclose(Renderer().note_samples(*note), renderer.note_samples(*note), atol=1e-3)
 
 
 def test_articles_and_verbs_fit_the_noun():

@@ -330,7 +330,7 @@ def batch(tokenizer) -> Batch:
 def test_the_loss_is_what_the_pattern_masks_in_counted_by_hand(objective, batch):
     """Cell by cell: the logits at each step against the cell of the next one, where that holds a frame."""
     with torch.no_grad():
-        entropies = objective.cross_entropies(batch)
+        entropies = objective.losses(batch)[0]
         sequence = objective.pattern.interleave(batch.codes, 32)
         states = objective.text_encoder(batch.text_ids, batch.text_ids != 0)
         states = objective.projection(states, batch.text_mask)
@@ -350,7 +350,7 @@ def test_the_loss_is_what_the_pattern_masks_in_counted_by_hand(objective, batch)
 
 def test_the_three_frames_from_an_onset_on_weigh_three_times(objective, batch):
     with torch.no_grad():
-        figures, entropies = objective(batch), objective.cross_entropies(batch)
+        figures, entropies = objective(batch), objective.losses(batch)[0]
     weights = torch.tensor([1.0, 3, 3, 3, 1, 3, 3, 3, 1])  # onsets in frames 1 and 5
     expected = (entropies * weights).sum() / (3 * 4 * weights.sum())
     torch.testing.assert_close(figures["loss"], expected)
@@ -363,7 +363,7 @@ def test_the_frames_from_a_new_chord_on_weigh_eight_times(objective, batch):
     changes = torch.zeros_like(batch.onsets)
     changes[:, batch.onsets[0].nonzero()[-1]] = True
     objective.eval()
-    entropies = objective.cross_entropies(batch).mean(dim=1)
+    entropies = objective.losses(batch)[0].mean(dim=1)
     weights = torch.ones_like(entropies)
     for row, onsets in enumerate(batch.onsets):
         for frame in onsets.nonzero().flatten().tolist():
@@ -379,7 +379,7 @@ def test_the_frames_from_a_new_chord_on_weigh_eight_times(objective, batch):
 def test_codes_of_a_foreign_past_are_read_but_not_learned(objective, batch):
     counted = torch.arange(9) >= torch.tensor([0, 4, 6])[:, None]
     with torch.no_grad():
-        figures, entropies = objective(replace(batch, counted=counted)), objective.cross_entropies(batch)
+        figures, entropies = objective(replace(batch, counted=counted)), objective.losses(batch)[0]
     weights = torch.tensor([1.0, 3, 3, 3, 1, 3, 3, 3, 1]) * counted
     torch.testing.assert_close(figures["loss"], (entropies * weights[:, None]).sum() / (4 * weights.sum()))
     by_codebook = torch.stack([entropies[:, codebook][counted].mean() for codebook in range(4)])
@@ -394,7 +394,7 @@ def test_codes_of_a_foreign_past_are_read_but_not_learned(objective, batch):
 def test_a_withheld_caption_is_the_null_condition_of_guidance(objective, batch):
     """What the decoder sees then is zeros for states and mask, whatever the words were."""
     with torch.no_grad():
-        entropies = objective.cross_entropies(batch)
+        entropies = objective.losses(batch)[0]
         sequence = objective.pattern.interleave(batch.codes[2:], 32)[:, :, :-1]
         nothing = torch.zeros(1, batch.text_ids.shape[1], 24)
         logits = objective.decoder(sequence, Condition(nothing, torch.zeros_like(batch.text_mask[2:])))
@@ -403,20 +403,20 @@ def test_a_withheld_caption_is_the_null_condition_of_guidance(objective, batch):
         torch.testing.assert_close(entropies[2:], expected, atol=1e-5, rtol=1e-5)
         reworded = replace(batch, text_ids=batch.text_ids.clone())
         reworded.text_ids[2] = batch.text_ids[0]
-        torch.testing.assert_close(objective.cross_entropies(reworded)[2], entropies[2])
+        torch.testing.assert_close(objective.losses(reworded)[0][2], entropies[2])
         reworded.text_ids[0] = batch.text_ids[1]
-        assert not torch.allclose(objective.cross_entropies(reworded)[0], entropies[0], atol=1e-4)
+        assert not torch.allclose(objective.losses(reworded)[0][0], entropies[0], atol=1e-4)
 
 
 def test_a_padded_caption_costs_the_same_as_alone(objective, batch):
     with torch.no_grad():
-        together = objective.cross_entropies(batch)[1:2]
+        together = objective.losses(batch)[0][1:2]
         length = int(batch.text_mask[1].sum())
         alone = Batch(
             *(getattr(batch, field.name)[1:2] for field in fields(batch) if field.name not in ("counted", "changes"))
         )
         alone = replace(alone, text_ids=alone.text_ids[:, :length], text_mask=alone.text_mask[:, :length])
-        torch.testing.assert_close(objective.cross_entropies(alone), together, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(objective.losses(alone)[0], together, atol=1e-5, rtol=1e-5)
 
 
 def test_it_learns_one_batch_by_heart(objective, batch):
@@ -476,7 +476,7 @@ def test_heeding_words_adds_two_losses_and_exports_nothing(objective, batch, tok
     assert unaided.state_dict().keys() == objective.state_dict().keys()
     with torch.no_grad():
         assert unaided(batch).keys() == plain.keys()
-        seen = [unaided.cross_entropies(batch) for _ in range(50)]
+        seen = [unaided.losses(batch)[0] for _ in range(50)]
     assert any(not torch.allclose(one, seen[0], atol=1e-3) for one in seen), "the past is disturbed all the same"
 
 

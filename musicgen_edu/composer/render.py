@@ -2,11 +2,13 @@
 
 Dry (no reverb, no chorus), FluidSynth's voices do not touch one another, so adding single notes gives what playing them
 together gives, and an hour of music takes seconds. FluidSynth runs at twice the sample rate and is then filtered down,
-so that what lies above half of it does not fold back. The soundfont is FluidR3_GM by Frank Wen (MIT licence).
+so that what lies above half of it does not fold back. The soundfont is FluidR3_GM by Frank Wen (MIT licence), looked
+for where Debian puts it unless the environment variable MUSICGEN_EDU_SOUNDFONT names another file.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from functools import cache
@@ -36,21 +38,25 @@ PROGRAMS = {
 DRUM_BANK = 128
 REFERENCE_PEAK = 0.2  # every instrument is brought to this peak at its reference note, as an engineer levels a mix
 REFERENCE_PITCHES = {"drums": 38, "flute": 72, "music box": 72}  # others: 60
-SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
+DEBIANS_SOUNDFONT = "/usr/share/sounds/sf2/FluidR3_GM.sf2"
 
 
 class Renderer:
     """Renders pieces to mono audio at 16 kHz, each instrument by the General MIDI program that `programs` gives it.
 
+    Without `soundfont` it is the file that MUSICGEN_EDU_SOUNDFONT names, else Debian's FluidR3_GM.
+
     Raises:
         FileNotFoundError: FluidSynth or the soundfont is not installed.
     """
 
-    def __init__(self, soundfont: Path = SOUNDFONT, programs: Mapping[str, int] = MappingProxyType(PROGRAMS)):
+    def __init__(self, soundfont: Path | None = None, programs: Mapping[str, int] = MappingProxyType(PROGRAMS)):
+        soundfont = soundfont or Path(os.environ.get("MUSICGEN_EDU_SOUNDFONT") or DEBIANS_SOUNDFONT)
         if fluidsynth is None or not soundfont.is_file():
             raise FileNotFoundError(
                 f"Rendering music needs FluidSynth and the soundfont {soundfont}; install them with: "
-                'apt-get install fluidsynth fluid-soundfont-gm, and the extra "train" of this package with pip.'
+                'apt-get install fluidsynth fluid-soundfont-gm, and the extra "train" of this package with pip. '
+                "Where the soundfont lies elsewhere, set MUSICGEN_EDU_SOUNDFONT to its path."
             )
         self._synth = fluidsynth.Synth(gain=0.5, samplerate=float(SAMPLE_RATE * OVERSAMPLING))
         for setting in ("synth.reverb.active", "synth.chorus.active"):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from musicgen_edu.audio import Audio
-from musicgen_edu.codec import Codec
+from musicgen_edu.codec import Codec, check_range
 from musicgen_edu.inspection.controls import Choice, Heard, Shown, Slider, View, play_button, row, stops
 from musicgen_edu.inspection.pictures import BLUE, GREY, ORANGE, Picture, picture, problem, status
 
@@ -50,8 +50,7 @@ def measure_usage(codes: Int[Tensor, "batch codebooks frames"], codebook_size: i
     """
     if codes.numel() == 0:
         raise ValueError("There are no codes to count: give at least one clip of at least one frame.")
-    if not 0 <= int(codes.min()) <= int(codes.max()) < codebook_size:
-        raise ValueError(f"Codes lie in 0…{codebook_size - 1}, not in {codes.min()}…{codes.max()}.")
+    check_range(codes, codebook_size)
     return [Usage(torch.bincount(row.flatten(), minlength=codebook_size)) for row in codes.long().unbind(dim=1)]
 
 

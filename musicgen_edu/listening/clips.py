@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
+from scipy.signal import fftconvolve
 from torch import Tensor
-from torchaudio.functional import fftconvolve
 from tqdm import tqdm
 
 from musicgen_edu.codec import Codec
@@ -94,7 +94,7 @@ def in_a_room(clips: Clips, seed: int = 0) -> Clips:
         decay, level = torch.rand(2, generator=generator, dtype=torch.float32).tolist()
         noise = torch.randn(len(time), generator=generator, dtype=torch.float32)
         echoes = noise * 10 ** (-3 * time / (0.2 + 0.8 * decay))
-        wet = fftconvolve(dry, echoes)[: len(dry)]
+        wet = torch.from_numpy(fftconvolve(dry.cpu().numpy(), echoes.numpy())[: len(dry)]).to(dry)
         gain = 10 ** (-(6 + 14 * level) / 20) * dry.norm() / wet.norm().clamp(min=1e-9)
         heard.append(dry + gain * wet)
     return replace(clips, waveforms=torch.stack(heard))

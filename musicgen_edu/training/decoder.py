@@ -165,7 +165,7 @@ class DecoderObjective(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted loss, and the plain cross-entropy of each codebook in nats."""
-        entropies, attributes = self._losses(batch)
+        entropies, attributes = self.losses(batch)
         counted = torch.ones_like(batch.onsets) if batch.counted is None else batch.counted
         weights = 1 + (ONSET_WEIGHT - 1) * _with_frames_after(batch.onsets)
         if batch.changes is not None:
@@ -183,10 +183,6 @@ class DecoderObjective(nn.Module):
             **{f"codebook{k}": value for k, value in enumerate(by_codebook)}, **attributes,
         }  # fmt: skip
 
-    def cross_entropies(self, batch: Batch) -> Float[Tensor, "batch codebooks frames"]:
-        """Nats of surprise at each code, given the caption and the codes before it."""
-        return self._losses(batch)[0]
-
     def states(
         self, batch: Batch
     ) -> tuple[Float[Tensor, "batch text_tokens model_width"], Float[Tensor, "batch steps model_width"]]:
@@ -202,7 +198,8 @@ class DecoderObjective(nn.Module):
         text_states = zero_padding(text_states, mask) if self.projection is None else self.projection(text_states, mask)
         return text_states, self.decoder.hidden_states(sequence, Condition(text_states, mask))
 
-    def _losses(self, batch: Batch) -> tuple[Float[Tensor, "batch codebooks frames"], dict[str, Tensor]]:
+    def losses(self, batch: Batch) -> tuple[Float[Tensor, "batch codebooks frames"], dict[str, Tensor]]:
+        """Nats of surprise at each code, given the caption and the codes before it; and the losses of the aids."""
         text_states, states = self.states(batch)
         logits = torch.stack([head(states) for head in self.decoder.lm_heads], dim=1)
         logits = self.pattern.deinterleave(logits, batch.codes.shape[2], first_step=1).float()
