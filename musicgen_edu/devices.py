@@ -19,7 +19,7 @@ def find_device(device: torch.device | str) -> torch.device:
     except (RuntimeError, TypeError) as error:
         raise ValueError(f'There is no device {device!r}: give "cpu", or a name such as "cuda".') from error
     try:
-        torch.empty(0, device=found)  # the one question that every backend answers
+        torch.empty(0, dtype=torch.float32, device=found)  # the one question that every backend answers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f'PyTorch finds no device {str(found)!r} in this machine: give "cpu" instead.') from error
     return found

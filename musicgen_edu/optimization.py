@@ -135,7 +135,7 @@ def quantize_to_4_bits(weight: Float[Tensor, "columns width"]) -> tuple[Tensor, 
     low, high = groups.aminmax(dim=-1)
     best = torch.full_like(low, torch.inf)
     scale, offset = torch.zeros_like(low), torch.zeros_like(low)
-    for shrinkage in torch.linspace(1.0, 0.7, SHRINKAGES).tolist():
+    for shrinkage in torch.linspace(1.0, 0.7, SHRINKAGES, dtype=torch.float32, device="cpu").tolist():
         width = ((high - low) * shrinkage / 15).clamp(min=1e-12)
         start = (high + low) / 2 - 7.5 * width
         error = (_to_numbers(groups, width, start) * width[..., None] + start[..., None] - groups).square().sum(dim=-1)

@@ -138,7 +138,7 @@ class CodebookPattern:
 
     def _cells(self, frames: int, device: torch.device, first_step: int = 0) -> tuple[slice, Tensor, Tensor]:
         """The index that picks the cells [batch, codebooks, frames] out of a sequence."""
-        rows = torch.arange(self.codebooks, device=device)[:, None]
+        rows = torch.arange(self.codebooks, dtype=torch.long, device=device)[:, None]
         return slice(None), rows, _tables(self, frames)[1].to(device) - first_step
 
     def _check_codebooks(self, tensor: Shaped[Tensor, "batch codebooks ..."]) -> None:
@@ -154,11 +154,12 @@ def _tables(
     """`frame_index` and `step_index`; kept, because training and generation ask for the same lengths again."""
     if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
         raise ValueError(f"frames must be a whole number of at least 1, not {frames!r}.")
-    lines = torch.tensor(PATTERNS[pattern.name].lines(pattern.delays, frames), device="cpu")
+    lines = torch.tensor(PATTERNS[pattern.name].lines(pattern.delays, frames), dtype=torch.long, device="cpu")
     start, stride = lines[:, :1], lines[:, 1:]
-    frame = torch.arange(frames, device="cpu").expand(pattern.codebooks, frames)
+    frame = torch.arange(frames, dtype=torch.long, device="cpu").expand(pattern.codebooks, frames)
     step_index = 1 + start + stride * frame
-    frame_index = torch.full((pattern.codebooks, int(step_index.max()) + 1), -1, device="cpu")
+    shape = pattern.codebooks, int(step_index.max()) + 1
+    frame_index = torch.full(shape, -1, dtype=torch.long, device="cpu")
     return frame_index.scatter(1, step_index, frame), step_index
 
 

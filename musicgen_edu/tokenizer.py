@@ -93,7 +93,7 @@ class Tokenizer:
             raise TypeError(f"The tokenizer takes a list of prompts, not {type(texts).__name__}.")
         if not texts:
             raise ValueError("The list of prompts is empty: give at least one.")
-        rows = [torch.tensor(self.encode(text)) for text in texts]
+        rows = [torch.tensor(self.encode(text), dtype=torch.long, device="cpu") for text in texts]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
         return ids, ids != self.pad_id
 

@@ -41,7 +41,8 @@ def multiply(
     """
     if min(prompts, text_tokens, text_width, expected_width, model_width) < 1:
         raise ValueError("Every size must be at least 1: a tensor of no numbers fits anywhere and says nothing.")
-    states, weight = torch.zeros(prompts, text_tokens, text_width), torch.zeros(model_width, expected_width)
+    sizes = (prompts, text_tokens, text_width), (model_width, expected_width)
+    states, weight = (torch.zeros(size, dtype=torch.float32, device="cpu") for size in sizes)
     shapes = tuple(states.shape), tuple(weight.shape), (prompts * text_tokens, text_width)
     right = tuple(weight.T.shape if transposed else weight.shape)
     try:

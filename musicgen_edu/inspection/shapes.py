@@ -93,9 +93,9 @@ def _create_model(codebooks: int, hidden_size: int, text_hidden_size: int, proje
     sketch = create_musicgen_model(
         "tiny", device="meta", preflight=False, num_layers=1, project_text=project_text, **sizes
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
-        return MusicGen(sketch.config, Tokenizer.from_pretrained(SHIPPED), preflight=False)
+        return MusicGen(sketch.config, Tokenizer.from_pretrained(SHIPPED), preflight=False).float()
 
 
 def _create_controls(

@@ -88,11 +88,11 @@ def in_a_room(clips: Clips, seed: int = 0) -> Clips:
     60 dB in 0.2 to 1 s, 6 to 20 dB under the sound itself. What has learned from such clips listens past silence.
     """
     generator = torch.Generator().manual_seed(seed)
-    time = torch.arange(SAMPLE_RATE, dtype=torch.float32) / SAMPLE_RATE
+    time = torch.arange(SAMPLE_RATE, dtype=torch.float32, device="cpu") / SAMPLE_RATE
     heard = []
     for dry in clips.waveforms:
-        decay, level = torch.rand(2, generator=generator, dtype=torch.float32).tolist()
-        noise = torch.randn(len(time), generator=generator, dtype=torch.float32)
+        decay, level = torch.rand(2, generator=generator, dtype=torch.float32, device="cpu").tolist()
+        noise = torch.randn(len(time), generator=generator, dtype=torch.float32, device="cpu")
         echoes = noise * 10 ** (-3 * time / (0.2 + 0.8 * decay))
         wet = torch.from_numpy(fftconvolve(dry.cpu().numpy(), echoes.numpy())[: len(dry)]).to(dry)
         gain = 10 ** (-(6 + 14 * level) / 20) * dry.norm() / wet.norm().clamp(min=1e-9)

@@ -95,11 +95,13 @@ def rhythm(waveforms: Float[Tensor, "clips samples"], sample_rate: int) -> Float
 def chromagram(waveforms: Float[Tensor, "clips samples"], sample_rate: int) -> Float[Tensor, "clips 12 columns"]:
     """Energy of each pitch class (0 = C), whatever its octave, twenty times a second; a column sums to 1."""
     n_fft = sample_rate // 4
-    spectrum = torch.stft(waveforms, n_fft, n_fft // 5, window=torch.hann_window(n_fft), return_complex=True).abs()
-    frequencies = torch.fft.rfftfreq(n_fft, 1 / sample_rate)
+    like = dict(dtype=waveforms.dtype, device=waveforms.device)
+    window = torch.hann_window(n_fft, **like)
+    spectrum = torch.stft(waveforms, n_fft, n_fft // 5, window=window, return_complex=True).abs()
+    frequencies = torch.fft.rfftfreq(n_fft, 1 / sample_rate, **like)
     heard = (frequencies > 100) & (frequencies < 2000)
     pitch = 69 + 12 * torch.log2(frequencies[heard] / 440)
-    distance = (pitch[None] - torch.arange(12)[:, None] + 6) % 12 - 6
+    distance = (pitch[None] - torch.arange(12, **like)[:, None] + 6) % 12 - 6
     chroma = torch.exp(-0.5 * (distance / 0.3).square()) @ spectrum[:, heard]
     return chroma / chroma.sum(dim=1, keepdim=True).clamp(min=1e-6)
 
@@ -132,10 +134,10 @@ class Judge(nn.Module):
         alike = (0, 2) if self.on_ring else (0,)  # no pitch class is standardised apart from the others
         self.register_buffer("mean", inputs.mean(dim=alike, keepdim=True))
         self.register_buffer("deviation", inputs.std(dim=alike, keepdim=True).clamp(min=1e-3))
-        width = inputs.shape[1]
-        first = nn.Conv1d(width, hidden, 12) if self.on_ring else nn.Linear(width, hidden)
+        width, like = inputs.shape[1], dict(dtype=inputs.dtype, device=inputs.device)
+        first = nn.Conv1d(width, hidden, 12, **like) if self.on_ring else nn.Linear(width, hidden, **like)
         self.first = nn.Sequential(nn.Dropout(0.2), first, nn.ReLU())
-        self.last = nn.Linear(hidden, len(task.answers))
+        self.last = nn.Linear(hidden, len(task.answers), **like)
 
     def forward(self, features: Features) -> Float[Tensor, "clips answers"]:
         """Scores of the answers; softmax makes probabilities of them."""
@@ -153,7 +155,7 @@ def train_judge(
     task: Task, features: Features, attributes: Sequence[Attributes], seed: int = 0, epochs: int = 40
 ) -> Judge:
     """Train a judge on clips whose attributes are known. The same seed gives the same judge."""
-    labels = torch.tensor([task.label(each) for each in attributes])
+    labels = torch.tensor([task.label(each) for each in attributes], dtype=torch.long, device="cpu")
     features = {name: features[name] for name in task.features}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -161,7 +163,7 @@ def train_judge(
         optimizer = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=0.02)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
         for _ in range(epochs):
-            for rows in torch.randperm(len(labels)).split(64):
+            for rows in torch.randperm(len(labels), dtype=torch.long, device="cpu").split(64):
                 loss = F.cross_entropy(judge({name: values[rows] for name, values in features.items()}), labels[rows])
                 optimizer.zero_grad()
                 loss.backward()
@@ -183,10 +185,10 @@ def confusion(
 
     `named` tells which attributes each clip's prompt spoke of: a clip answers for no others.
     """
-    labels = torch.tensor([judge.task.label(each) for each in attributes], dtype=torch.long)
-    asked = torch.ones(len(labels), dtype=torch.bool)
+    labels = torch.tensor([judge.task.label(each) for each in attributes], dtype=torch.long, device="cpu")
+    asked = torch.ones_like(labels, dtype=torch.bool)
     if named is not None:
-        asked = torch.tensor([judge.task.attribute in each for each in named], dtype=torch.bool)
+        asked = torch.tensor([judge.task.attribute in each for each in named], dtype=torch.bool, device="cpu")
     heard, answers = judge(features).argmax(dim=1), len(judge.task.answers)
     return torch.bincount((labels * answers + heard)[asked], minlength=answers**2).view(answers, answers)
 

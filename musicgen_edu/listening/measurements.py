@@ -185,7 +185,7 @@ def cross_entropy(model: MusicGen, real: Clips, from_start: bool = True) -> dict
     for name, texts in (("right", right), ("wrong", right[1:] + right[:1]), ("no", right)):
         nats = torch.cat([
             surprises(model, real.codes[rows], [texts[row] for row in rows.tolist()], withheld=name == "no")
-            for rows in torch.arange(len(real.codes)).split(BATCH)
+            for rows in torch.arange(len(real.codes), dtype=torch.long, device="cpu").split(BATCH)
         ])  # fmt: skip
         figures[f"decoder, {name} captions"] = float(nats.mean())
         if from_start:

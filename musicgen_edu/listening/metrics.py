@@ -93,9 +93,9 @@ def longest_shared_runs(codes: Int[Tensor, "clips frames"], corpus: Sequence[Ten
     """
     symbols = F.pad(codes.long(), (0, 1), value=-1).flatten()  # a separator, so that no run crosses clips
     others = torch.cat([F.pad(part.long(), (0, 1), value=-2).flatten() for part in corpus])
-    starts, places = torch.arange(len(symbols)), torch.arange(len(others))
+    starts, places = (torch.arange(len(each), dtype=torch.long, device=each.device) for each in (symbols, others))
     hashes, their_hashes = torch.zeros_like(starts), torch.zeros_like(places)
-    longest = torch.zeros(len(codes), dtype=torch.long)
+    longest = torch.zeros(len(codes), dtype=torch.long, device=codes.device)
     while True:
         step = int(longest.max())
         hashes, their_hashes = _extend(hashes, symbols[starts + step]), _extend(their_hashes, others[places + step])

@@ -36,9 +36,10 @@ def estimate_tempo(waveforms: Float[Tensor, "clips samples"], sample_rate: int) 
     strength = onset_strength(waveforms, sample_rate)
     strength = strength - strength.mean(dim=1, keepdim=True)
     correlation = torch.fft.irfft(torch.fft.rfft(strength, 2 * strength.shape[1]).abs().square())
-    lags = torch.arange(COLUMNS // 5, min(2 * COLUMNS, strength.shape[1]), device=waveforms.device)
+    first, end = COLUMNS // 5, min(2 * COLUMNS, strength.shape[1])
+    lags = torch.arange(first, end, dtype=torch.float32, device=waveforms.device)
     weight = torch.exp(-0.5 * (torch.log2(lags / (PREFERRED_LAG * COLUMNS)) / OCTAVES).square())
-    return 60 * COLUMNS / lags[(correlation[:, lags] * weight).argmax(dim=1)]
+    return 60 * COLUMNS / lags[(correlation[:, first:end] * weight).argmax(dim=1)]
 
 
 def tempo_fits(estimates: Float[Tensor, " clips"], words: list[str], octaves: bool) -> Bool[Tensor, " clips"]:
@@ -51,7 +52,7 @@ def tempo_fits(estimates: Float[Tensor, " clips"], words: list[str], octaves: bo
         tempos = [60 * FRAME_RATE / (2 * eighth) for eighth in EIGHTHS[word]]
         wanted = [tempo * factor for tempo in tempos for factor in (OCTAVE_FACTORS if octaves else (1.0,))]
         fits.append(any(abs(estimate / tempo - 1) <= TOLERANCE for tempo in wanted))
-    return torch.tensor(fits, dtype=torch.bool)
+    return torch.tensor(fits, dtype=torch.bool, device="cpu")
 
 
 def estimate_key(
@@ -96,7 +97,7 @@ def chord_figures(chords: Int[Tensor, "clips segments"]) -> dict[str, float]:
     return {
         "roots": float((roots > 0).sum(dim=1).float().mean()),
         "changes a second": float(changes),
-        "share of the commonest root": float((roots.amax(dim=1) / chords.shape[1]).mean()),
+        "share of the commonest root": float((roots.amax(dim=1).float() / chords.shape[1]).mean()),
     }
 
 

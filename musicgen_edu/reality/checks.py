@@ -87,7 +87,8 @@ def check_weights(tensors: dict[str, Tensor]) -> Check:
 def check_scores(model: MusicGen, reference: MusicgenForConditionalGeneration) -> Check:
     """The scores of random codes are the reference's, as near as its own in float32 are to its own in float64."""
     shape = len(PROMPTS), model.config.decoder.num_codebooks, 20
-    codes = torch.randint(model.config.decoder.codebook_size, shape, generator=torch.Generator().manual_seed(0))
+    like = dict(generator=torch.Generator("cpu").manual_seed(0), dtype=torch.long, device="cpu")
+    codes = torch.randint(model.config.decoder.codebook_size, shape, **like)
     ids, mask = model.tokenizer(PROMPTS)
     rounded, exact = in_both_precisions(reference, lambda: _reference_scores(reference, codes, ids, mask))
     difference, rounding = farthest(model(codes, ids, mask), exact), farthest(rounded, exact)
@@ -174,7 +175,8 @@ def check_captions(model: MusicGen) -> Check:
 def check_order(model: MusicGen) -> Check:
     """Real music surprises less in its own order than with its frames shuffled: the decoder has learned some music."""
     codes, captions = real_music(model)
-    shuffle = torch.randperm(codes.shape[2], generator=torch.Generator().manual_seed(0))
+    like = dict(generator=torch.Generator("cpu").manual_seed(0), dtype=torch.long, device="cpu")
+    shuffle = torch.randperm(codes.shape[2], **like)
     mixed, plain = (surprises(model, each, captions).mean(dim=(1, 2)) for each in (codes[:, :, shuffle], codes))
     p, guess = sign_test(mixed - plain), math.log(model.config.decoder.codebook_size)
     found = f"{plain.mean():.2f} nats a code, {mixed.mean():.2f} with frames shuffled, {guess:.2f} by guessing"

@@ -8,7 +8,7 @@ chance alone is at work it lies below 0.01 once in a hundred times, however the 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 PERMUTATIONS = 1999
@@ -20,9 +20,8 @@ def grouping_test(distances: Float[Tensor, "wordings things wordings things"]) -
     In a shuffled world each wording's sentences are dealt out to the things anew.
     """
     wordings, things = distances.shape[:2]
-    dealt = torch.rand(PERMUTATIONS, wordings, things, generator=torch.Generator().manual_seed(0)).argsort(dim=2)
-    dealt = torch.cat([torch.arange(things).expand(1, wordings, things), dealt])  # the real world comes first
-    row, across = torch.arange(wordings), ~torch.eye(wordings, dtype=torch.bool)
+    dealt = torch.cat([_count(things).expand(1, wordings, things), _shuffles(wordings, things)])  # the real world first
+    row, across = _count(wordings), ~torch.eye(wordings, dtype=torch.bool, device="cpu")
     paired = distances[row[:, None, None], dealt[:, :, None], row[:, None], dealt[:, None]]  # [worlds, w, w, things]
     same = paired[:, across].double().mean(dim=(1, 2))
     every = float(distances.transpose(1, 2)[across].double().mean())
@@ -32,16 +31,26 @@ def grouping_test(distances: Float[Tensor, "wordings things wordings things"]) -
 def pairing_test(costs: Float[Tensor, "items partners"]) -> tuple[float, float]:
     """How much less each item's own partner costs than a partner drawn at random, and the p-value of that."""
     count = len(costs)
-    drawn = torch.rand(PERMUTATIONS, count, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
-    worlds = torch.cat([torch.arange(count)[None], drawn])
-    totals = costs.double()[torch.arange(count), worlds].mean(dim=1)
+    worlds = torch.cat([_count(count)[None], _shuffles(count)])
+    totals = costs.double()[_count(count), worlds].mean(dim=1)
     return float(costs.double().mean() - totals[0]), _share_as_low(totals)
 
 
 def sign_test(gains: Float[Tensor, " items"]) -> float:
     """The p-value of a mean gain above 0, over all ways to flip the signs (Fisher's randomisation test)."""
-    signs = torch.cartesian_prod(*[torch.tensor([1.0, -1.0])] * len(gains)).view(-1, len(gains)).double()
+    flips = torch.tensor([1.0, -1.0], dtype=torch.float64, device="cpu")
+    signs = torch.cartesian_prod(*[flips] * len(gains)).view(-1, len(gains))
     return _share_as_low(-(signs @ gains.double()))
+
+
+def _count(length: int) -> Int[Tensor, " length"]:
+    return torch.arange(length, dtype=torch.long, device="cpu")
+
+
+def _shuffles(*shape: int) -> Int[Tensor, "permutations ..."]:
+    """Random orders of the last axis, the same at every call."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    return torch.rand(PERMUTATIONS, *shape, generator=generator, dtype=torch.float32, device="cpu").argsort(dim=-1)
 
 
 def _share_as_low(worlds: Float[Tensor, " worlds"]) -> float:

@@ -50,11 +50,13 @@ def mode_directions(
             turned.append(describe(other, random.Random(wording))[0])  # the same sentence with another mode
             rows.append(row)
     right, wrong = (_states(objective, clips, rows, captions, tokenizer) for captions in (told, turned))
-    signs = torch.tensor([1.0 if ALL_ATTRIBUTES[clips.attributes[row]].mode == MODES[0] else -1.0 for row in rows])
-    shift = ((right - wrong) * signs[:, None, None] / 2).mean(dim=(0, 1))
+    signs = [1.0 if ALL_ATTRIBUTES[clips.attributes[row]].mode == MODES[0] else -1.0 for row in rows]
+    shift = ((right - wrong) * right.new_tensor(signs)[:, None, None] / 2).mean(dim=(0, 1))
     states = right.flatten(0, 1)
     mean = states.mean(dim=0)
-    covariance = (states - mean).T @ (states - mean) / len(states) + RIDGE * torch.eye(len(mean))
+    covariance = (states - mean).T @ (states - mean) / len(states) + RIDGE * torch.eye(
+        len(mean), dtype=mean.dtype, device=mean.device
+    )
     # Blind to the mean state, else what is learned of the mode would be added to every code all the time.
     mode = torch.linalg.solve(covariance + 10 * torch.outer(mean, mean), shift)
     constant = torch.linalg.solve(covariance, mean)
@@ -65,7 +67,7 @@ def _states(
     objective: DecoderObjective, clips: CodedClips, rows: list[int], captions: list[str], tokenizer: Tokenizer
 ) -> Float[Tensor, "batch steps model_width"]:
     ids, mask = tokenizer(captions)
-    unsaid = torch.full((len(rows), 1), UNSAID)
+    unsaid = torch.full((len(rows), 1), UNSAID, dtype=torch.long, device="cpu")
     return objective.states(Batch(ids, mask, clips.codes[rows].long(), clips.onsets[rows], unsaid))[1].float()
 
 
@@ -75,7 +77,7 @@ class Aimed(nn.Module):
     def __init__(self, weight: Float[Tensor, "codes model_width"], directions: Float[Tensor, "directions model_width"]):
         super().__init__()
         self.register_buffer("directions", directions)
-        self.amounts = nn.Parameter(torch.zeros(len(weight), len(directions)))
+        self.amounts = nn.Parameter(directions.new_zeros(len(weight), len(directions)))
 
     def forward(self, weight: Float[Tensor, "codes model_width"]) -> Float[Tensor, "codes model_width"]:
         """The weight that the head computes with."""

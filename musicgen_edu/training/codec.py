@@ -82,7 +82,8 @@ def update_codebook(
     codebook.cluster_size.lerp_(counts, 1 - decay)
     codebook.embed_avg.lerp_(sums, 1 - decay)
     dead = codebook.cluster_size < 0.05
-    fresh = vectors[torch.randint(len(vectors), (codebook.codebook_size,), device=vectors.device)]
+    chosen = torch.randint(len(vectors), (codebook.codebook_size,), dtype=torch.long, device=vectors.device)
+    fresh = vectors[chosen]
     if torch.distributed.is_initialized():
         torch.distributed.broadcast(fresh, 0)  # or each process would revive them with vectors of its own
     codebook.cluster_size.masked_fill_(dead, 0.5)

@@ -37,14 +37,15 @@ def start_as_lapped_transform(codec: Codec, waveforms: Float[Tensor, "batch chan
     synthesis = (basis * scales).view(width, 2 * last, -1).transpose(1, 2) * amplitude
 
     encoder, decoder = convolutions(codec.encoder), convolutions(codec.decoder)
-    middle, identity = config.kernel_size // 2, torch.eye(width)
+    middle, identity = config.kernel_size // 2, torch.eye(width, dtype=torch.float32, device="cpu")
     _set_weight(encoder[0], [(slice(1), slice(1), middle, amplitude)])
     _set_weight(decoder[-1], [(slice(1), slice(1), middle, 1 / amplitude)])
     active = 1
     for convolution, transposed, ratio in zip(encoder[1:-2], decoder[-2:1:-1], config.ratios[:0:-1], strict=True):
         left = ratio - ratio // 2
         sorting = [
-            (slice(j * active, (j + 1) * active), slice(active), left + j, torch.eye(active)) for j in range(ratio)
+            (slice(j * active, (j + 1) * active), slice(active), left + j, identity[:active, :active])
+            for j in range(ratio)
         ]
         _set_weight(convolution, sorting)
         _set_weight(transposed, sorting)
@@ -62,13 +63,15 @@ def start_codebooks(codec: Codec, latents: Float[Tensor, "vectors width"], round
     residual = latents
     for layer in codec.quantizer.vq.layers:
         codebook = layer._codebook
-        entries = residual[torch.randperm(len(residual))[: codebook.codebook_size]].clone()
+        order = torch.randperm(len(residual), dtype=torch.long, device="cpu")
+        entries = residual[order[: codebook.codebook_size]].clone()
         for _ in range(rounds):
             indices = torch.cdist(residual, entries).argmin(dim=1)
             counts = torch.bincount(indices, minlength=len(entries)).float()
             sums = torch.zeros_like(entries).index_add_(0, indices, residual)
             empty = counts == 0
-            sums[empty] = residual[torch.randint(len(residual), (int(empty.sum()),))]
+            fresh = torch.randint(len(residual), (int(empty.sum()),), dtype=torch.long, device="cpu")
+            sums[empty] = residual[fresh]
             entries = sums / counts.clamp(min=1)[:, None]
         codebook.embed.copy_(entries)
         codebook.cluster_size.fill_(1.0)
@@ -103,7 +106,8 @@ def norm_and_direction(convolution: nn.Module) -> tuple[nn.Parameter, nn.Paramet
 
 def _lapped_basis(hop: int, width: int) -> Float[Tensor, "width samples"]:
     """The first `width` functions of the MDCT with a sine window: 2 × hop samples long, hop apart, orthonormal."""
-    n, k = torch.arange(2 * hop) + 0.5, torch.arange(width)[:, None] + 0.5
+    n, k = (torch.arange(size, dtype=torch.float32, device="cpu") + 0.5 for size in (2 * hop, width))
+    k = k[:, None]
     return math.sqrt(2 / hop) * torch.sin(math.pi * n / (2 * hop)) * torch.cos(math.pi / hop * (n + hop / 2) * k)
 
 

@@ -143,10 +143,11 @@ def _encode(pieces: list[Piece], renderer: Renderer, codec: Codec, batch: int = 
     for start in range(0, len(pieces), batch):
         waveforms = np.stack([renderer.render(piece) for piece in pieces[start : start + batch]])
         codes.append(codec.encode(torch.from_numpy(waveforms)[:, None].to(device)).short().cpu())
-    onsets = torch.zeros(len(pieces), pieces[0].frames, dtype=torch.bool)
+    onsets = torch.zeros(len(pieces), pieces[0].frames, dtype=torch.bool, device="cpu")
     for row, piece in zip(onsets, pieces, strict=True):
         row[piece.onsets] = True
-    attributes = torch.tensor([ALL_ATTRIBUTES.index(piece.attributes) for piece in pieces], dtype=torch.int16)
+    attributes = [ALL_ATTRIBUTES.index(piece.attributes) for piece in pieces]
+    attributes = torch.tensor(attributes, dtype=torch.int16, device="cpu")
     return {"codes": torch.cat(codes), "attributes": attributes, "onsets": onsets}
 
 

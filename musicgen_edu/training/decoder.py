@@ -59,7 +59,8 @@ def draw_batch(groups: list[tuple[float, CodedClips]], frames_per_batch: int, to
     pieces = [ALL_ATTRIBUTES[index] for index in clips.attributes.tolist()]
     rows = rng.choices(range(len(pieces)), [INSTRUMENT_SHARES.get(piece.instrument, 1.0) for piece in pieces], k=size)
     ids, mask, said = word_captions([pieces[row] for row in rows], tokenizer, rng)
-    keep = torch.tensor([rng.random() >= CAPTION_DROPOUT for _ in rows])[:, None]
+    kept = [rng.random() >= CAPTION_DROPOUT for _ in rows]
+    keep = torch.tensor(kept, dtype=torch.bool, device="cpu")[:, None]
     codes, counted = splice(clips, rows, rng) if clips.partners else (clips.codes[rows], None)
     changes = None if clips.changes is None else clips.changes[rows]
     return Batch(ids, mask * keep, codes.long(), clips.onsets[rows], said.where(keep, UNSAID), counted, changes)
@@ -73,7 +74,7 @@ def splice(
     A past in the wrong mode is what a decoder meets that once went astray: there only the caption tells the way back.
     """
     codes, frames = clips.codes[rows].clone(), clips.codes.shape[2]
-    own = torch.ones(len(rows), frames, dtype=torch.bool)
+    own = torch.ones(len(rows), frames, dtype=torch.bool, device="cpu")
     for number, row in enumerate(rows):
         onsets = clips.onsets[row, : 3 * frames // 4].nonzero().flatten().tolist()[1:]
         if onsets and clips.partners[row]:
@@ -86,8 +87,8 @@ def splice(
 def word_captions(pieces: Sequence[Attributes], tokenizer: Tokenizer, rng: random.Random) -> tuple[Tensor, ...]:
     """Fresh captions for pieces: ids and mask [batch, text_tokens], and what they say [batch, attributes]."""
     captions, told = zip(*(describe(attributes, rng) for attributes in pieces), strict=True)
-    said = torch.tensor([_said(attributes, names) for attributes, names in zip(pieces, told, strict=True)])
-    return *tokenizer(list(captions)), said
+    said = [_said(attributes, names) for attributes, names in zip(pieces, told, strict=True)]
+    return *tokenizer(list(captions)), torch.tensor(said, dtype=torch.long, device="cpu")
 
 
 def _said(attributes: Attributes, names: frozenset[str]) -> list[int]:
@@ -218,8 +219,9 @@ def disturb_past(
     sequence: Int[Tensor, "batch codebooks steps"], special_token: int
 ) -> Int[Tensor, "batch codebooks steps"]:
     """Replace some codes of each clip by random ones, none to twice `CODE_NOISE` of them; the special token stays."""
-    share = 2 * CODE_NOISE * torch.rand(len(sequence), 1, 1, device=sequence.device)
-    wrong = (torch.rand(sequence.shape, device=sequence.device) < share) & (sequence != special_token)
+    like = dict(dtype=torch.float32, device=sequence.device)
+    share = 2 * CODE_NOISE * torch.rand(len(sequence), 1, 1, **like)
+    wrong = (torch.rand(sequence.shape, **like) < share) & (sequence != special_token)
     return torch.where(wrong, torch.randint_like(sequence, special_token), sequence)
 
 
@@ -228,7 +230,8 @@ def withhold_past(
 ) -> Int[Tensor, "batch codebooks steps"]:
     """Replace, in some rows, everything before a random step by the special token."""
     batch, _, steps = sequence.shape
-    chosen = torch.rand(batch, 1, device=sequence.device) < PAST_DROPOUT
-    first = torch.rand(batch, 1, device=sequence.device) * steps
-    withheld = chosen & (torch.arange(steps, device=sequence.device) < first)
+    like = dict(dtype=torch.float32, device=sequence.device)
+    chosen = torch.rand(batch, 1, **like) < PAST_DROPOUT
+    first = torch.rand(batch, 1, **like) * steps
+    withheld = chosen & (torch.arange(steps, **like) < first)
     return sequence.where(~withheld[:, None], special_token)

@@ -217,5 +217,6 @@ def _load_state(folder: Path, objective: nn.Module, optimizer: torch.optim.Optim
     for name, parameter in objective.named_parameters():
         if f"exp_avg.{name}" in tensors:
             moments = {key: tensors[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
+            done = torch.tensor(float(step), dtype=torch.float32, device="cpu")
+            optimizer.state[parameter] = {"step": done, **moments}
     return step

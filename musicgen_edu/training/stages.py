@@ -62,7 +62,7 @@ def train_codec(
             starts = [rng.randrange(last + 1) * hop for _ in rows]
             chosen = [samples[row, :, start : start + length] for row, start in zip(rows, starts, strict=True)]
             gains = [10 ** rng.uniform(-0.5, 0.0) for _ in rows]  # more levels than the composer's two
-            return to_float(torch.stack(chosen)) * torch.tensor(gains, dtype=torch.float32)[:, None, None]
+            return to_float(torch.stack(chosen)) * torch.tensor(gains, dtype=torch.float32, device="cpu")[:, None, None]
 
         return segments
 
