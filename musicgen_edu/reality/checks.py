@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from encodec.utils import convert_audio
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -197,7 +196,7 @@ def check_words(model: MusicGen | object) -> Check:
 def real_music(model: MusicGen) -> tuple[Int[Tensor, "clips codebooks frames"], list[str]]:
     """The first second of a render of each instrument as the model's own codes, and a caption for each."""
     rate, clips = model.config.codec.sample_rate, shipped_clips()
-    heard = [convert_audio(clip.waveform[0], clip.sample_rate, rate, 1)[:, :rate] for clip in clips.values()]
+    heard = [clip.convert(rate, 1).waveform[0, :, :rate] for clip in clips.values()]
     codes = model.codec.encode(torch.stack(heard))[:, : model.config.decoder.num_codebooks]
     return codes.clone(), [f"a piece of {instrument} music" for instrument in clips]
 
