@@ -114,7 +114,7 @@ class Audio:
         batch = len(self.waveform)
         paths = [path if batch == 1 else path.with_stem(f"{path.stem}-{item + 1}") for item in range(batch)]
         for item, item_path in enumerate(paths):
-            write_whole(item_path, _encode(self._samples(item, gain), self.sample_rate, path.suffix.lower()))
+            write_whole(item_path, encode_file(self._samples(item, gain), self.sample_rate, path.suffix.lower()))
         return paths[0] if batch == 1 else paths
 
     def plot(self, item: int = 0) -> matplotlib.figure.Figure:
@@ -127,7 +127,7 @@ class Audio:
         played = [self._samples(item, gain) for item in range(len(self.waveform))]
         return "\n".join(
             player.clip_html(
-                self._name(item), samples, self.sample_rate, gain, _encode(samples, self.sample_rate, ".mp3")
+                self._name(item), samples, self.sample_rate, gain, encode_file(samples, self.sample_rate, ".mp3")
             )
             for item, samples in enumerate(played)
         )
@@ -198,8 +198,11 @@ def _resample(
     return torch.from_numpy(resampled).to(waveform)
 
 
-def _encode(samples: Float[Tensor, "channels samples"], sample_rate: int, suffix: str) -> bytes:
-    """Return the content of a sound file."""
+def encode_file(samples: Float[Tensor, "channels samples"], sample_rate: int, suffix: str) -> bytes:
+    """Return the content of a sound file of this suffix, a key of `FORMATS`, from samples between −1 and 1.
+
+    16-bit samples are rounded. Raises ValueError for a rate or a number of channels that the format does not hold.
+    """
     kind, subtype = FORMATS[suffix]
     if kind == "MP3":
         samples, old_rate = player.mix_beyond_stereo(samples), sample_rate

@@ -144,5 +144,6 @@ def check_guidance_scale(scale: float | int) -> None:
 def _check(wanted: str, value: object, kind: type, low: float | int, high: float | int) -> None:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{wanted}, not {value!r}.")
-    if not low <= value <= high:  # NaN lies nowhere
+    number = value.item() if hasattr(value, "item") else value  # numpy calls its infinite float32 no more than LARGEST
+    if not low <= number <= high:  # NaN lies nowhere
         raise ValueError(f"{wanted}, not {value!r}.")

@@ -87,8 +87,17 @@ def test_longest_shared_runs_equal_a_naive_search():
 
 def test_joined_codebooks_are_equal_only_where_all_codes_are():
     codes = torch.tensor([[[1, 1, 2], [3, 3, 1]]])
-    joined = metrics.join_codebooks(codes, 4)
-    assert joined.tolist() == [[7, 7, 9]]
+    first, again, other = metrics.join_codebooks(codes)[0].tolist()
+    assert first == again != other and min(first, other) >= 0
+
+
+def test_eight_codebooks_are_not_confused():
+    """Joined as the digits of one number they would overflow: 2048 ** 8 = 2 ** 88."""
+    codes = torch.randint(2048, (1, 8, 1), generator=torch.Generator().manual_seed(0)).repeat(1, 1, 1 + 8 * 100)
+    for place in range(8):
+        codes[0, place, 1 + 100 * place : 101 + 100 * place] = torch.randperm(2048)[:100]
+    distinct = len(codes[0].unique(dim=1).T)
+    assert len(metrics.join_codebooks(codes).unique()) == distinct > 700
 
 
 def test_bigram_table_knows_what_follows_what():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections import Counter
 
@@ -13,6 +14,7 @@ from musicgen_edu.audio import Audio
 from musicgen_edu.inspection.blind_test import (
     SIDES,
     Trial,
+    _player,
     binomial_p_value,
     draw_score,
     draw_trials,
@@ -215,3 +217,10 @@ def test_bad_pairs_are_answered_by_one_sentence(bad):
     start.click()
     assert shown.value.startswith('<p role="alert"') and shown.value.count("<p") == 1 and "Traceback" not in shown.value
     assert heard.value == "" and choice.disabled and answer.disabled
+
+
+def test_recordings_are_rounded_as_files_are(tmp_path):
+    """Cut off instead, as libsndfile does, they would be up to a step of 16 bits away from what `Audio.save` writes."""
+    audio = clip(0.1)
+    (heard,) = re.findall(r"base64,([^\"]+)", _player("A", audio.waveform[0], RATE))
+    assert base64.b64decode(heard) == audio.save(tmp_path / "a.wav").read_bytes()

@@ -6,7 +6,6 @@ import importlib
 import subprocess
 import sys
 import types
-from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -45,7 +44,7 @@ def test_exports_are_defined_in_the_module_they_are_taken_from():
         assert getattr(value, "__module__", None) in (f"musicgen_edu.{module}", "builtins", None), name
 
 
-@pytest.mark.parametrize("order", list(permutations([ENCODEC, TRANSFORMERS, TORCHAUDIO], 2)))
+@pytest.mark.parametrize("order", [(ENCODEC, TRANSFORMERS, TORCHAUDIO), (TORCHAUDIO, TRANSFORMERS, ENCODEC)])
 def test_encodec_and_transformers_import_after_the_package(order):
     run("\n".join(["import musicgen_edu", *order]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -129,6 +130,9 @@ LOGITS = torch.zeros(2, 4, 10)
         (lambda: apply_temperature(LOGITS, -0.1), r"temperature must be 0 \(greedy\) or a positive number, not -0.1"),
         (lambda: apply_temperature(LOGITS, math.nan), "temperature must be .* not nan"),
         (lambda: apply_temperature(LOGITS, math.inf), "temperature must be .* not inf"),
+        (lambda: apply_temperature(LOGITS, np.float32("inf")), "temperature must be .* not .*inf"),
+        (lambda: apply_guidance(LOGITS, LOGITS, np.float16("inf")), "guidance_scale must be .* not .*inf"),
+        (lambda: keep_top_p(LOGITS, np.float32("nan")), "top_p must be .* not .*nan"),
         (
             lambda: keep_top_k(LOGITS, 11),
             r"top_k must be a whole number from 0 \(all\) to the codebook's 10 entries, not 11",
@@ -147,7 +151,7 @@ LOGITS = torch.zeros(2, 4, 10)
         (lambda: create_generators([1, 2**63], 2), "A seed must be a whole number from 0 to"),
     ],
 )
-def test_bad_settings_are_refused(call, message):
+def test_bad_settings_are_refused(unchecked_annotations, call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

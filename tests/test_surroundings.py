@@ -158,7 +158,7 @@ LISTENING = {
     "rooms": lambda: in_a_room(Clips(sounds(), PIECES, some_codes(4, 4, 9))).waveforms,
     "mel statistics": lambda: metrics.mel_statistics(sounds(), RATE),
     "diversity": lambda: metrics.diversity(sounds(), RATE),
-    "memorisation": lambda: memorisation(some_codes(2, 4, 30), some_codes(3, 4, 30), [some_codes(5, 4, 30)], 32),
+    "memorisation": lambda: memorisation(some_codes(2, 4, 30), some_codes(3, 4, 30), [some_codes(5, 4, 30)]),
     "bigrams": lambda: metrics.bigram_cross_entropy(some_codes(2, 4, 30), [some_codes(5, 4, 30)], 32),
     "grouping": lambda: grouping_test(sounds()[:, :36].reshape(3, 4, 3, 4).abs()),
     "pairing": lambda: pairing_test(sounds()[:, :4]),
@@ -211,7 +211,7 @@ WHOLE = {
     "states": lambda model: compare_prompts(model, "piano", "sad flute"),
     "grid": lambda model: draw_pattern(pattern_grid("delay", 4, 5), "delay"),
     "projection": lambda model: multiply(),
-    "shapes": lambda model: try_shapes(duration=0.04, hidden_size=256, text_hidden_size=256),
+    "shapes": lambda model: try_shapes(duration=0.04, hidden_size=256),
     "blind test": lambda model: _players(
         Audio(sounds(1, 1)[None], RATE), Audio(0.5 * sounds(1, 1)[None], RATE), Trial("a", "A", "B")
     ),

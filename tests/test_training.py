@@ -25,7 +25,7 @@ from musicgen_edu.codec import Codec
 from musicgen_edu.composer.captions import INSTRUMENT_NAMES, caption
 from musicgen_edu.composer.compose import LEAD_IN, chord_eighths
 from musicgen_edu.composer.samples import CodedClips, shipped_clips, shipped_codes
-from musicgen_edu.composer.score import ALL_ATTRIBUTES, INSTRUMENTS, VALUES, is_held_out
+from musicgen_edu.composer.score import ALL_ATTRIBUTES, INSTRUMENTS, VALUES, Piece, is_held_out
 from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, SamplingSettings, TextEncoderConfig
 from musicgen_edu.model import MusicGen
@@ -539,9 +539,14 @@ def test_a_batch_knows_what_its_captions_say(coded_clips, real_tokenizer):
 
 
 @pytest.fixture(scope="module")
-def spliced_clips() -> CodedClips:
+def spliced_pieces() -> list[Piece]:
+    return [compose_clip(250, seed) for seed in range(3_000)]
+
+
+@pytest.fixture(scope="module")
+def spliced_clips(spliced_pieces) -> CodedClips:
     """Clips of the composer without sound: the codes of each are its number."""
-    pieces = [compose_clip(250, seed) for seed in range(3_000)]
+    pieces = spliced_pieces
     onsets = torch.zeros(len(pieces), 250, dtype=torch.bool)
     for row, piece in zip(onsets, pieces, strict=True):
         row[piece.onsets] = True
@@ -558,8 +563,8 @@ def test_changes_are_where_the_composer_changes_the_chord(spliced_clips):
         assert changes[number].nonzero().flatten().tolist() == list(range(LEAD_IN + chord, 250, chord))
 
 
-def test_partners_differ_in_their_mode_alone(spliced_clips):
-    pieces = [compose_clip(250, seed) for seed in range(3_000)]
+def test_partners_differ_in_their_mode_alone(spliced_clips, spliced_pieces):
+    pieces = spliced_pieces
     for number, partners in enumerate(spliced_clips.partners):
         for partner in partners:
             one, other = pieces[number], pieces[partner]

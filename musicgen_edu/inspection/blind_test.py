@@ -9,15 +9,13 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from io import BytesIO
 
 import ipywidgets
-import soundfile
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from musicgen_edu.audio import Audio
+from musicgen_edu.audio import Audio, encode_file
 from musicgen_edu.inspection.controls import Choice, Shown, Slider, View, play_button, row, stops
 from musicgen_edu.inspection.pictures import BLUE, ORANGE, RED, Picture, picture, problem, status
 from musicgen_edu.listening.metrics import wilson_interval
@@ -189,9 +187,7 @@ def _players(original: Audio, other: Audio, trial: Trial) -> str:
 
 
 def _player(name: str, waveform: Float[Tensor, "channels samples"], sample_rate: int) -> str:
-    file = BytesIO()
-    soundfile.write(file, waveform.detach().clamp(-1, 1).T.numpy(), sample_rate, format="WAV", subtype="PCM_16")
-    data = base64.b64encode(file.getvalue()).decode()
+    data = base64.b64encode(encode_file(waveform.detach().float().cpu().clamp(-1, 1), sample_rate, ".wav")).decode()
     return f'<p><b>{name}</b> <audio controls aria-label="Recording {name}" src="data:audio/wav;base64,{data}"></audio>'
 
 

@@ -79,7 +79,7 @@ def evaluate(model: MusicGen, plan: Plan, training_codes: Sequence[Tensor] = ())
     }
     if training_codes:
         size = codec.config.codebook_size
-        report["memorisation"] = memorisation(made.codes, real.codes, training_codes, size)
+        report["memorisation"] = memorisation(made.codes, real.codes, training_codes)
         report["cross_entropy"]["bigram table"] = metrics.bigram_cross_entropy(real.codes, training_codes, size)
     some = prompts[: plan.sweep_prompts]
     scales, lengths = plan.guidance_scales, plan.durations

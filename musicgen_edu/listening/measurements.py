@@ -152,7 +152,7 @@ def measure_diversity(
 
 def memorisation(
     made: Int[Tensor, "clips codebooks frames"], real: Int[Tensor, "others codebooks frames"],
-    training_codes: Sequence[Tensor], codebook_size: int,
+    training_codes: Sequence[Tensor],
 ) -> dict:  # fmt: skip
     """The longest run of frames that a clip shares with training, in codebook 0 alone and in all codebooks.
 
@@ -161,7 +161,7 @@ def memorisation(
     """
     views = {
         "codebook 0": lambda codes: codes[:, 0],
-        "all codebooks": lambda codes: metrics.join_codebooks(codes, codebook_size),
+        "all codebooks": metrics.join_codebooks,
     }
     result = {}
     for view, symbols in views.items():

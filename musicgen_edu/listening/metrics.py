@@ -44,10 +44,10 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"A proportion needs at least one trial and no more successes, not {successes}/{trials}.")
-    share, weight = successes / trials, NORMAL_95**2 / trials
-    centre = (share + weight / 2) / (1 + weight)
-    half = NORMAL_95 * math.sqrt(share * (1 - share) / trials + weight / (4 * trials)) / (1 + weight)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    from scipy.stats import binomtest  # loaded when it is used
+
+    low, high = binomtest(successes, trials).proportion_ci(0.95, "wilson")
+    return float(low), float(high)
 
 
 def frechet_distance(first: Float[Tensor, "clips features"], second: Float[Tensor, "others features"]) -> float:
@@ -107,17 +107,23 @@ def longest_shared_runs(codes: Int[Tensor, "clips frames"], corpus: Sequence[Ten
         longest[starts // (codes.shape[1] + 1)] = step + 1
 
 
-def _extend(hashes: Int[Tensor, " windows"], symbols: Int[Tensor, " windows"]) -> Int[Tensor, " windows"]:
-    """A window's hash after one more symbol: a polynomial modulo 2⁶⁴, with bits mixed in from the upper half."""
+def _extend(hashes: Int[Tensor, "*windows"], symbols: Int[Tensor, "*windows"]) -> Int[Tensor, "*windows"]:
+    """A window's hash after one more symbol: a polynomial modulo 2⁶⁴, with bits mixed in from the upper half.
+
+    The shift copies the sign, which is then 0 in every hash.
+    """
     hashes = (hashes + symbols + 0x632BE59BD9B4E019) * 0x5851F42D4C957F2D
     return hashes ^ (hashes >> 32)
 
 
-def join_codebooks(codes: Int[Tensor, "clips codebooks frames"], codebook_size: int) -> Int[Tensor, "clips frames"]:
-    """All codes of a frame as one number, so that two frames are equal where all their codes are."""
+def join_codebooks(codes: Int[Tensor, "clips codebooks frames"]) -> Int[Tensor, "clips frames"]:
+    """All codes of a frame as one number, 0 or more, so that two frames are equal where all their codes are.
+
+    The number is a hash of 63 bits: 8 codebooks of 2,048 entries have 2⁸⁸ frames, which no integer of PyTorch's counts.
+    """
     joined = torch.zeros_like(codes[:, 0], dtype=torch.long)
     for codebook in codes.long().unbind(dim=1):
-        joined = joined * codebook_size + codebook
+        joined = _extend(joined, codebook)
     return joined
 
 
