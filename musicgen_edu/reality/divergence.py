@@ -116,5 +116,7 @@ def _compare(kind: str, layer: str, one: Tensor, other: Tensor, tolerance: float
     if not difference.numel() or difference.max() <= tolerance * (size := float(other.square().mean().sqrt())):
         return None
     place = int(difference.nan_to_num(math.inf).argmax())
-    index = tuple(int(each) for each in torch.unravel_index(torch.tensor(place, device="cpu"), difference.shape))
+    index = tuple(
+        int(each) for each in torch.unravel_index(torch.tensor(place, dtype=torch.long, device="cpu"), difference.shape)
+    )
     return Divergence(kind, layer, float(difference.flatten()[place]), float(size), index)

@@ -130,8 +130,10 @@ def opened_pair(variant: dict) -> Iterator[Pair]:
         torch.manual_seed(0)
         create_reference(variant).save_pretrained(folder)
         kind = MusicgenMelodyForConditionalGeneration if variant.get("melody") else MusicgenForConditionalGeneration
-        melody = loudest_tone(torch.rand(2, 5, 12)) if variant.get("melody") else None
-        ids = torch.tensor([[5, 17, 30, 9, 1], [8, 40, 1, 0, 0]])
+        melody = (
+            loudest_tone(torch.rand(2, 5, 12, dtype=torch.float32, device="cpu")) if variant.get("melody") else None
+        )
+        ids = torch.tensor([[5, 17, 30, 9, 1], [8, 40, 1, 0, 0]], dtype=torch.long, device="cpu")
         yield Pair(
             MusicGen.from_pretrained(folder), kind.from_pretrained(folder).eval(), ids, (ids != 0).long(), melody
         )
@@ -236,9 +238,10 @@ def check_chroma(pair: Pair) -> Check:
     if pair.melody is None:
         return Check("chroma", True, "no melody")
     config, rate = pair.ours.config.melody, 32_000
-    time = torch.arange(3 * rate) / rate
+    time = torch.arange(3 * rate, dtype=torch.float32, device="cpu") / rate
     sound = torch.stack([torch.sin(2 * torch.pi * pitch * time) for pitch in (220.0, 523.25)])
-    sound = sound + 0.1 * torch.randn(sound.shape, generator=torch.Generator().manual_seed(0))
+    like = dict(generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float32, device="cpu")
+    sound = sound + 0.1 * torch.randn(sound.shape, **like)
     extractor = MusicgenMelodyFeatureExtractor()
     raw = extractor.chroma_filters @ extractor.spectrogram(sound)
     raw = (raw / raw.amax(dim=1, keepdim=True)).transpose(1, 2)
@@ -253,7 +256,8 @@ def check_prefix(pair: Pair) -> Check:
     """What stands before the codes: the projected melody, repeated and cut, and the projected text."""
     if pair.melody is None:
         return Check("prefix", True, "nothing stands there")
-    start = torch.full((2 * pair.ours.config.decoder.num_codebooks, 1), CODEBOOK_SIZE)
+    shape = 2 * pair.ours.config.decoder.num_codebooks, 1
+    start = torch.full(shape, CODEBOOK_SIZE, dtype=torch.long, device="cpu")
     options = {"input_ids": pair.ids, "attention_mask": pair.mask, "input_features": pair.melody}
     with torch.no_grad():
         theirs = pair.reference(**options, decoder_input_ids=start).encoder_hidden_states
@@ -270,7 +274,8 @@ CHECKS: tuple[Callable[[Pair], Check], ...] = (
 
 def _random_codes(pair: Pair, frames: int = 12) -> Int[Tensor, "batch codebooks frames"]:
     shape = 2, pair.ours.config.decoder.num_codebooks, frames
-    return torch.randint(CODEBOOK_SIZE, shape, generator=torch.Generator().manual_seed(0))
+    like = dict(generator=torch.Generator("cpu").manual_seed(0), dtype=torch.long, device="cpu")
+    return torch.randint(CODEBOOK_SIZE, shape, **like)
 
 
 def main() -> int:

@@ -145,10 +145,11 @@ def make_batch(clips: Sequence[CaptionedCodes], frames: int, tokenizer: Tokenize
     """Excerpts of at most `frames` frames, the shorter ones padded; some captions are withheld, as guidance needs."""
     codes, counted = zip(*(_excerpt(clip.codes, frames, rng) for clip in clips), strict=True)
     ids, mask = tokenizer([clip.caption for clip in clips])
-    said = torch.tensor([rng.random() >= CAPTION_DROPOUT for _ in clips])[:, None]
+    kept = [rng.random() >= CAPTION_DROPOUT for _ in clips]
+    said = torch.tensor(kept, dtype=torch.bool, device="cpu")[:, None]
     counted = torch.stack(counted)
-    return Batch(ids, mask * said, torch.stack(codes), torch.zeros_like(counted), torch.full((len(clips), 1), UNSAID),
-                 counted)  # fmt: skip
+    unsaid = torch.full_like(mask[:, :1], UNSAID, dtype=torch.long)
+    return Batch(ids, mask * said, torch.stack(codes), torch.zeros_like(counted), unsaid, counted)
 
 
 def _excerpt(
@@ -158,7 +159,7 @@ def _excerpt(
     start = rng.randrange(max(1, codes.shape[1] - frames + 1))
     excerpt = codes[:, start : start + frames]
     missing = frames - excerpt.shape[1]
-    return F.pad(excerpt, (0, missing)), torch.arange(frames) < frames - missing
+    return F.pad(excerpt, (0, missing)), torch.arange(frames, dtype=torch.long, device="cpu") < frames - missing
 
 
 def _made_from(model: MusicGen, clips: list[CaptionedCodes], settings: FineTuning, keep: Sequence[str]) -> dict:
