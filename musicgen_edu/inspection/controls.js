@@ -51,6 +51,8 @@ function slider(model, el) {
     input.max = model.get("labels").length - 1;
     input.value = model.get("index");
     input.disabled = model.get("disabled");
+    // Room for the longest label, so that the slider keeps its length while it is moved.
+    output.style.minWidth = `${Math.max(...model.get("labels").map((text) => text.length))}ch`;
     say();
   });
 }

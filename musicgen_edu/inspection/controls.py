@@ -17,6 +17,7 @@ import traitlets
 Option = Hashable | tuple[str, Hashable]  # a value that is its own label, or a label and its value
 FOLDER = Path(__file__).parent
 NAME_WIDTH, WIDTH = "9em", "31em"  # of a control's name, and of the whole; controls.css has the same
+FITTING = {"width": WIDTH, "max_width": "calc(100% - 4px)"}  # ipywidgets puts 2 pixels on either side
 
 
 class _Drawn(anywidget.AnyWidget):
@@ -133,7 +134,7 @@ def text_box(description: str, value: str, tooltip: str, continuous: bool = Fals
     """A line to type in, which reports when Enter is pressed or, if `continuous`, with every letter."""
     return ipywidgets.Text(
         value, description=description, tooltip=tooltip, continuous_update=continuous,
-        style={"description_width": NAME_WIDTH}, layout={"width": WIDTH, "max_width": "100%"},
+        style={"description_width": NAME_WIDTH}, layout=FITTING,
     )  # fmt: skip
 
 
@@ -141,7 +142,7 @@ def tick_box(description: str, value: bool, tooltip: str, disabled: bool = False
     """A box to tick, in line with the other controls."""
     return ipywidgets.Checkbox(
         value, description=description, tooltip=tooltip, disabled=disabled,
-        style={"description_width": NAME_WIDTH}, layout={"width": WIDTH, "max_width": "100%"},
+        style={"description_width": NAME_WIDTH}, layout=FITTING,
     )  # fmt: skip
 
 

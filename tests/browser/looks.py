@@ -21,6 +21,10 @@ CUT_OFF = """() => [...document.querySelectorAll(".jp-OutputArea-output")].flatM
         if (box.right > edge) found.push(`${name} sticks out by ${Math.round(box.right - edge)} pixels`);
         else if (hidden && part.tagName !== "INPUT") found.push(`${name} hides its end`);
     }
+    for (const value of output.querySelectorAll(".musicgen-slider > output")) {
+        const slider = value.previousElementSibling.getBoundingClientRect();
+        if (value.getBoundingClientRect().top > slider.bottom) found.push(`“${value.textContent}” leaves its slider`);
+    }
     return found;
 })"""
 
