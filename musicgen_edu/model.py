@@ -33,7 +33,7 @@ from musicgen_edu.text_encoder import TextEncoder
 from musicgen_edu.tokenizer import Tokenizer
 
 MAX_DURATION = 60.0  # seconds: twice what Meta's models were trained on; the music has long lost its thread by then
-STREAM_GAIN = 6.0  # dB at which a notebook plays chunks: all alike, since nobody knows how loud the rest will be
+STREAM_GAIN = 3.0  # dB at which a notebook plays chunks: all alike, measured by tests/benchmarks/listening_level.py
 SHORTEST_CHUNK = 5  # frames: each chunk reads its context anew, and frames one by one cost 14 times as much
 DECODED_AT_ONCE = 50  # frames: what a second takes in memory stays in reach, and overlapping it costs little
 WORD_VOCABULARY = 8_000  # a vocabulary smaller than this has whole words as pieces, and can tell which it lacks
