@@ -46,6 +46,11 @@ class DecoderConfig:
         """The id one past the last code: it starts every codebook and fills the cells that hold no frame."""
         return self.codebook_size
 
+    @property
+    def has_projection(self) -> bool:
+        """Whether a layer translates the text states: equal widths need none, and none is built."""
+        return self.project_text and self.text_hidden_size != self.hidden_size
+
 
 @dataclass(frozen=True)
 class CodecConfig:

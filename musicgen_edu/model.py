@@ -27,10 +27,10 @@ from musicgen_edu.config import MusicGenConfig, SamplingSettings
 from musicgen_edu.decoder import MusicGenDecoder
 from musicgen_edu.generation import Progress, iterate_codes
 from musicgen_edu.optimization import optimize
-from musicgen_edu.patterns import CodebookPattern, create_pattern
+from musicgen_edu.patterns import CodebookPattern, pattern_of
 from musicgen_edu.projection import TextProjection, check_widths, zero_padding
 from musicgen_edu.text_encoder import TextEncoder
-from musicgen_edu.tokenizer import Tokenizer
+from musicgen_edu.tokenizer import Tokenizer, as_prompts
 
 MAX_DURATION = 60.0  # seconds: twice what Meta's models were trained on; the music has long lost its thread by then
 STREAM_GAIN = 3.0  # dB at which a notebook plays chunks: all alike, measured by tests/benchmarks/listening_level.py
@@ -60,7 +60,7 @@ class MusicGen(nn.Module):
     def __init__(self, config: MusicGenConfig, tokenizer: Tokenizer | None = None, *, preflight: bool = True) -> None:
         super().__init__()
         decoder = config.decoder
-        _pattern(config)  # refuses an unknown name here, not when generating
+        pattern_of(config)  # refuses an unknown name here, not when generating
         if preflight:
             check_widths(config.text_encoder.hidden_size, decoder)
         if tokenizer is not None and tokenizer.vocab_size > config.text_encoder.vocab_size:
@@ -71,8 +71,8 @@ class MusicGen(nn.Module):
         self.config = config
         self.tokenizer = tokenizer
         self.text_encoder = TextEncoder(config.text_encoder)
-        needs_projection = decoder.project_text and decoder.text_hidden_size != decoder.hidden_size
-        self.projection = TextProjection(decoder.text_hidden_size, decoder.hidden_size) if needs_projection else None
+        sizes = decoder.text_hidden_size, decoder.hidden_size
+        self.projection = TextProjection(*sizes) if decoder.has_projection else None
         self.melody_projection = MelodyProjection(config.melody, decoder.hidden_size) if config.melody else None
         self.decoder = MusicGenDecoder(decoder)
         self.codec = Codec(config.codec)
@@ -80,7 +80,7 @@ class MusicGen(nn.Module):
     @property
     def pattern(self) -> CodebookPattern:
         """How the codes are laid out in time."""
-        return _pattern(self.config)
+        return pattern_of(self.config)
 
     def forward(
         self,
@@ -205,7 +205,7 @@ class MusicGen(nn.Module):
     ) -> tuple[list[str], Iterator[Tensor]]:
         """Check everything, encode the text, and return the prompts as a list and the iterator of codes."""
         frames = self._frames(duration)
-        prompts = _as_list(prompt)
+        prompts = as_prompts(prompt)
         with torch.no_grad():
             condition = self.encode_text(prompts)
         pieces = iterate_codes(self.decoder, condition, frames, self.pattern, settings, seed=seed, progress=progress)
@@ -298,20 +298,3 @@ class MusicGen(nn.Module):
                 disk is full.
         """
         return read_model(cls, source, dtype, device, revision, progress)
-
-
-def _pattern(config: MusicGenConfig) -> CodebookPattern:
-    """The channels of stereo have equal delays: its codebooks are laid out pair by pair."""
-    codebooks, channels = config.decoder.num_codebooks, config.decoder.audio_channels
-    if codebooks % channels:
-        raise ValueError(f"num_codebooks={codebooks} cannot be shared by audio_channels={channels}: take a multiple.")
-    own = create_pattern(config.pattern, codebooks // channels).delays
-    return create_pattern(config.pattern, codebooks, [delay for delay in own for _ in range(channels)])
-
-
-def _as_list(prompt: str | Sequence[str]) -> list[str]:
-    if isinstance(prompt, str):
-        return [prompt]
-    if not isinstance(prompt, Sequence):
-        raise TypeError(f"The prompt must be a string or a list of strings, not {type(prompt).__name__}.")
-    return list(prompt)

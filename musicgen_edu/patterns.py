@@ -21,6 +21,8 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
+from musicgen_edu.config import MusicGenConfig
+
 Line = tuple[int, int]  # (start, stride) of one codebook
 
 
@@ -180,3 +182,15 @@ def create_pattern(name: str, codebooks: int, delays: Sequence[int] | None = Non
     if len(delays) != codebooks or list(delays) != sorted(delays) or delays[0] < 0:
         raise ValueError(f"delays must be {codebooks} ascending numbers, none negative; got {list(delays)}.")
     return CodebookPattern(name, tuple(delays))
+
+
+def pattern_of(config: MusicGenConfig) -> CodebookPattern:
+    """Return a model's pattern. The channels of stereo have equal delays: its codebooks are laid out pair by pair.
+
+    Raises ValueError for an unknown name or codebooks that the channels cannot share.
+    """
+    codebooks, channels = config.decoder.num_codebooks, config.decoder.audio_channels
+    if codebooks % channels:
+        raise ValueError(f"num_codebooks={codebooks} cannot be shared by audio_channels={channels}: take a multiple.")
+    own = create_pattern(config.pattern, codebooks // channels).delays
+    return create_pattern(config.pattern, codebooks, [delay for delay in own for _ in range(channels)])

@@ -64,11 +64,10 @@ def check_widths(text_width: int, config: DecoderConfig) -> None:
     Numbers are compared, nothing is computed.
     """
     width, expected = config.hidden_size, config.text_hidden_size
-    projected = config.project_text and expected != width  # equal widths need no projection, and none is built
-    if projected and text_width != expected:
+    if config.has_projection and text_width != expected:
         layer = f"the text projection (Linear({expected}, {width}))"
         raise WidthMismatchError(text_width, expected, layer, _projection_mends(text_width, config))
-    if not projected and text_width != width:
+    if not config.has_projection and text_width != width:
         layer = f"the cross-attention (layers.0.encoder_attn.k_proj, Linear({width}, {width}))"
         raise WidthMismatchError(
             text_width,

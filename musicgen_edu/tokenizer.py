@@ -245,3 +245,12 @@ def _to_sentencepiece(pieces: list[dict], normalizers: Iterable[dict]) -> bytes:
         if normalizer.get("type") == "Precompiled":
             proto.normalizer_spec.precompiled_charsmap = base64.b64decode(normalizer["precompiled_charsmap"])
     return proto.SerializeToString()
+
+
+def as_prompts(prompt: str | Sequence[str]) -> list[str]:
+    """Return one prompt or several as a list. Raises TypeError for anything else."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if not isinstance(prompt, Sequence):
+        raise TypeError(f"The prompt must be a string or a list of strings, not {type(prompt).__name__}.")
+    return list(prompt)

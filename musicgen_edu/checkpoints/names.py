@@ -40,7 +40,7 @@ def expected_shapes(config: MusicGenConfig) -> Named:
     """Yield the name and the shape of every tensor that a checkpoint of these sizes holds, each once."""
     yield from _text_encoder(config.text_encoder)
     decoder = config.decoder
-    if decoder.project_text and decoder.text_hidden_size != decoder.hidden_size:
+    if decoder.has_projection:
         yield from _linear("enc_to_dec_proj", decoder.text_hidden_size, decoder.hidden_size)
     if config.melody is not None:
         yield from _linear("audio_enc_to_dec_proj", config.melody.bins, decoder.hidden_size)

@@ -19,6 +19,7 @@ from transformers import (
     T5Config,
 )
 
+from musicgen_edu.checkpoints.values import checked
 from musicgen_edu.config import (
     CodecConfig,
     DecoderConfig,
@@ -89,8 +90,6 @@ _CODEC_FIXED = {
     "chunk_length_s": None,
 }
 _FEED_FORWARDS = ("relu", "gated-gelu")  # of T5 and of T5 1.1
-_MAY_BE_ZERO = ("num_residual_layers", "num_lstm_layers", "top_k")
-_LARGEST = 10**9  # of any size or setting
 _PAD_MODES = ("reflect", "replicate", "constant")
 
 
@@ -190,7 +189,7 @@ def from_transformers(config: Json, generation: Json) -> MusicGenConfig:
         raise ValueError(
             f"Its decoder is as wide as its chroma ({melody.bins}), which needs no projection and has none."
         )
-    pattern = _checked("codebook_pattern", config.get("codebook_pattern", "delay"), str)
+    pattern = checked("codebook_pattern", config.get("codebook_pattern", "delay"), str)
     taught = config.get("taught_words", [])
     if not isinstance(taught, list) or not all(isinstance(word, str) for word in taught):
         raise ValueError("Its config.json has taught_words that are no list of words.")
@@ -202,7 +201,7 @@ def _read_melody(config: Json) -> MelodyConfig:
     defaults = MusicgenMelodyConfig()
     read = {own: config.get(theirs, getattr(defaults, theirs)) for own, theirs in _MELODY_NAMES.items()}
     return MelodyConfig(
-        **{own: _checked(f"config.json has {_MELODY_NAMES[own]}", value, int) for own, value in read.items()}
+        **{own: checked(f"config.json has {_MELODY_NAMES[own]}", value, int) for own, value in read.items()}
     )
 
 
@@ -234,31 +233,9 @@ def _read_part(config: Json, part: str, ours: type, defaults: object, names: dic
             raise ValueError(f"Its {part} has {name}={given[name]!r:.60}; only {value!r} is supported.")
     kinds = {field.name: type(field.default) for field in fields(ours)}
     return {
-        own: _checked(f"{part} has {theirs}", given.get(theirs, getattr(defaults, theirs)), kinds[own])
+        own: checked(f"{part} has {theirs}", given.get(theirs, getattr(defaults, theirs)), kinds[own])
         for own, theirs in names.items()
     }
-
-
-def _checked(what: str, value: Any, kind: type) -> Any:
-    """Return the value if it is one of its kind, and a size or a share that something can have."""
-    least = 0 if what.endswith(_MAY_BE_ZERO) else 1
-    wanted = {
-        bool: "true or false",
-        int: f"a whole number from {least} to {_LARGEST:,}",
-        float: "a finite number of at least 0",
-        str: "a word",
-        tuple: "a list of whole numbers, each at least 1",
-    }[kind]
-    if kind is tuple and isinstance(value, list) and value:
-        return tuple(_checked(f"{what} with an entry", entry, int) for entry in value)
-    right = type(value) is kind or (kind is float and type(value) is int)
-    if right and kind is int:
-        right = least <= value <= _LARGEST
-    if right and kind is float:
-        right = 0 <= value <= _LARGEST
-    if not right:
-        raise ValueError(f"Its {what}={' '.join(repr(value).split()):.60}, which must be {wanted}.")
-    return kind(value)
 
 
 def _check_text_encoder(config: TextEncoderConfig) -> None:
@@ -292,7 +269,7 @@ def _count_codebooks(given: Json, codec: CodecConfig) -> int:
     bandwidths = given.get("target_bandwidths", EncodecConfig().target_bandwidths)
     if not isinstance(bandwidths, list) or not bandwidths:
         raise ValueError(f"Its codec has target_bandwidths={bandwidths!r:.60}, which must be a list of numbers.")
-    bandwidth = _checked("audio_encoder has target_bandwidths with an entry", bandwidths[-1], float)
+    bandwidth = checked("audio_encoder has target_bandwidths with an entry", bandwidths[-1], float)
     bits = math.ceil(codec.frame_rate) * math.ceil(math.log2(codec.codebook_size))
     count = int(1000 * bandwidth // bits)
     if count < 1:
@@ -305,7 +282,7 @@ def _read_sampling(generation: Json) -> Json:
     for name, kind in (("guidance_scale", float), ("temperature", float), ("top_k", int)):
         value = generation.get(name)
         if value is not None:
-            settings[name] = _checked(f"generation_config.json has {name}", value, kind)
+            settings[name] = checked(f"generation_config.json has {name}", value, kind)
     if generation.get("do_sample") is False:
         settings["temperature"] = 0.0  # greedy
     return settings
