@@ -269,6 +269,7 @@ class MusicGenDecoder(nn.Module):
         cache: DecoderCache | None = None,
     ) -> Float[Tensor, "batch steps model_width"]:
         """Return what the heads read: `forward` without the heads."""
+        condition = condition.to(self.device, self.dtype)  # the text encoder may compute in another precision
         past = cache.steps if cache else 0
         self._check(codes, codes.shape[2] + condition.prefix_steps * (not past), cache)
         states = sum(embed(codes[:, k]) for k, embed in enumerate(self.embed_tokens))

@@ -35,7 +35,6 @@ from musicgen_edu.tokenizer import Tokenizer, as_prompts
 MAX_DURATION = 60.0  # seconds: twice what Meta's models were trained on; the music has long lost its thread by then
 STREAM_GAIN = 3.0  # dB at which a notebook plays chunks: all alike, measured by tests/benchmarks/listening_level.py
 SHORTEST_CHUNK = 5  # frames: each chunk reads its context anew, and frames one by one cost 14 times as much
-DECODED_AT_ONCE = 50  # frames: what a second takes in memory stays in reach, and overlapping it costs little
 WORD_VOCABULARY = 8_000  # a vocabulary smaller than this has whole words as pieces, and can tell which it lacks
 
 Melody = Float[Tensor, "batch columns bins"]  # 1 for the loudest tone of each column: conditioning.loudest_tone
@@ -145,9 +144,8 @@ class MusicGen(nn.Module):
             TypeError: something is not of the type it should be.
         """
         prompts, pieces = self._write_codes(prompt, duration, self._settings(settings), seed, progress)
-        decoded = self._decode_chunks(pieces, self._frames(duration), DECODED_AT_ONCE)
-        codes, waveform = (torch.cat(parts, dim=2) for parts in zip(*decoded, strict=True))
-        return Audio(waveform, self.config.codec.sample_rate, codes=codes, prompts=prompts)
+        codes = torch.cat(list(pieces), dim=2)
+        return Audio(self.decode(codes), self.config.codec.sample_rate, codes=codes, prompts=prompts)
 
     def stream(
         self,
@@ -169,9 +167,7 @@ class MusicGen(nn.Module):
         prompts, pieces = self._write_codes(prompt, duration, self._settings(settings), seed, progress)
         decoded = self._decode_chunks(pieces, self._frames(duration), chunk_frames)
         rate = self.config.codec.sample_rate
-        return (
-            Audio(waveform, rate, prompts=prompts, gain=STREAM_GAIN) for _, waveform in decoded if waveform.shape[2]
-        )
+        return (Audio(waveform, rate, prompts=prompts, gain=STREAM_GAIN) for waveform in decoded if waveform.shape[2])
 
     def optimize(self, rung: str | None, *, keep_weights: bool = True) -> MusicGen:
         """Generate faster on the CPU, with the decoder's weights held as `rung` says, and return the model itself.
@@ -212,10 +208,8 @@ class MusicGen(nn.Module):
         self._warn_of_unknown_words(prompts)
         return prompts, pieces
 
-    def _decode_chunks(
-        self, pieces: Iterator[Tensor], frames: int, chunk_frames: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield codes, `chunk_frames` at once, with the samples that they settle; each channel is decoded by itself."""
+    def _decode_chunks(self, pieces: Iterator[Tensor], frames: int, chunk_frames: int) -> Iterator[Tensor]:
+        """Yield the samples that codes settle, `chunk_frames` of them at once: memory does not grow with length."""
         decoder, channels = StreamingCodecDecoder(self.codec), self.config.decoder.audio_channels
         waiting, done = [], 0
         for codes in pieces:
@@ -225,7 +219,7 @@ class MusicGen(nn.Module):
                 continue
             codes, waiting = torch.cat(waiting, dim=2), []
             waveform = decoder.push(split_channels(codes, channels), last=done == frames)
-            yield codes, waveform.unflatten(0, (-1, channels)).flatten(1, 2)
+            yield waveform.unflatten(0, (-1, channels)).flatten(1, 2)
 
     def decode(self, codes: Int[Tensor, "batch codebooks frames"]) -> Float[Tensor, "batch channels samples"]:
         """Codes to waveform, each channel by itself: the codec is mono. Raises ValueError where they do not fit it."""

@@ -18,9 +18,10 @@ from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import PRESETS
 from musicgen_edu.decoder import MusicGenDecoder
 from musicgen_edu.generation import iterate_codes
-from musicgen_edu.model import DECODED_AT_ONCE
 from musicgen_edu.optimization import optimize
 from musicgen_edu.patterns import create_pattern
+
+DECODED_AT_ONCE = 50  # frames: what a second takes in memory stays in reach, and overlapping it costs little
 
 
 def peak() -> int:

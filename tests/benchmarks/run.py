@@ -19,6 +19,7 @@ from pathlib import Path
 
 import musicgen_edu  # isort: skip  (before torch: it chooses the threads, and how they wait)
 import torch
+from footprint import DECODED_AT_ONCE
 from machine import ROUNDS, interleaved, last_level_cache, memory_bandwidth, processor, seconds
 from measure import measure
 from roofline import draw
@@ -26,7 +27,6 @@ from small import Steps, bare_time, create_decoder, create_transformers, create_
 
 from musicgen_edu.codec import Codec, StreamingCodecDecoder
 from musicgen_edu.config import PRESETS, DecoderConfig
-from musicgen_edu.model import DECODED_AT_ONCE
 from musicgen_edu.optimization import PRODUCTS
 
 FOLDER = Path("build/benchmark")
@@ -172,7 +172,7 @@ def measure_whole() -> list[Figure]:
 
 
 def decode_in_chunks(codec: Codec, codes: torch.Tensor, frames: int = DECODED_AT_ONCE) -> None:
-    """Decode as `generate` does."""
+    """Decode as a stream does, a second at a time."""
     decoder = StreamingCodecDecoder(codec)
     for start in range(0, codes.shape[2], frames):
         decoder.push(codes[:, :, start : start + frames], last=start + frames >= codes.shape[2])
