@@ -43,10 +43,8 @@ def start_as_lapped_transform(codec: Codec, waveforms: Float[Tensor, "batch chan
     active = 1
     for convolution, transposed, ratio in zip(encoder[1:-2], decoder[-2:1:-1], config.ratios[:0:-1], strict=True):
         left = ratio - ratio // 2
-        sorting = [
-            (slice(j * active, (j + 1) * active), slice(active), left + j, identity[:active, :active])
-            for j in range(ratio)
-        ]
+        same = torch.eye(active, dtype=torch.float32, device="cpu")  # may be wider than the latents
+        sorting = [(slice(j * active, (j + 1) * active), slice(active), left + j, same) for j in range(ratio)]
         _set_weight(convolution, sorting)
         _set_weight(transposed, sorting)
         active *= ratio
