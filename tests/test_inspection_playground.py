@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from musicgen_edu.config import SamplingSettings
-from musicgen_edu.inspection.playground import explore_playground, play, say_unknown
+from musicgen_edu.inspection.playground import explore_playground, play, say_next, say_unknown
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,8 @@ def test_the_sliders_begin_at_the_settings_of_the_model(model, monkeypatch):
     _, seed, temperature, guidance = explore_playground(model).children[2].children
     assert (seed.value, temperature.value, guidance.value) == (0, 0.85, 3.0)
     assert temperature.labels[7:11] == ["0.7", "0.8", "0.85", "0.9"]
+
+
+def test_what_comes_next_is_said_before_it_is_made():
+    said = say_next("sad flute", 4, 7, 0.8, 2.0)
+    assert said == "Next: “sad flute”, 4 s, seed 7, temperature 0.8, guidance 2."

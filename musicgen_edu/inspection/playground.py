@@ -44,14 +44,22 @@ def play(
     return Audio(audio.waveform, audio.sample_rate, audio.codes, [", ".join([prompt, *chosen])])
 
 
+def say_next(prompt: str, duration: int, seed: int, temperature: float, guidance_scale: float) -> str:
+    """What will be made when the button is pressed, in words."""
+    numbers = f"seed {seed}, temperature {temperature:g}, guidance {guidance_scale:g}"
+    return f"Next: “{prompt}”, {duration} s, {numbers}."
+
+
 def explore_playground(model: MusicGen, prompt: str = "happy marimba arpeggio, fast") -> View:
     """Fields for prompt, length, seed and settings, and a button; a new clip stands above the earlier ones."""
     controls = _controls(model, prompt)
     button = play_button("Make and play", "Make a clip with these settings, and play it")
     words, said, heard = Shown(), Shown(), Heard()
 
-    def name_words(change: object = None) -> None:
-        words.value = status(say_unknown(model, controls["prompt"].value))
+    def name_next(change: object = None) -> None:
+        chosen = {name: control.value for name, control in controls.items()}
+        words.value = status(say_unknown(model, chosen["prompt"]))
+        said.value = status(say_next(**chosen))
 
     def step(done: int, total: int) -> None:
         if done % 25 == 0:  # twice a second of music
@@ -65,9 +73,10 @@ def explore_playground(model: MusicGen, prompt: str = "happy marimba arpeggio, f
         except ValueError as error:
             said.value = problem(error)
 
-    controls["prompt"].observe(name_words, names="value")
+    for control in controls.values():
+        control.observe(name_next, names="value")
     button.on_click(make)
-    name_words()
+    name_next()
     prompt_box, *sliders = controls.values()
     return View([prompt_box, words, row(*sliders), row(button, said), heard], words)
 
