@@ -47,6 +47,11 @@ class Condition:
         """How many steps of the decoder's input stand before the codes."""
         return 0 if self.prefix is None else self.prefix.shape[1]
 
+    @property
+    def now(self) -> Condition:
+        """What is told at the next step: always the same."""
+        return self
+
     def null(self) -> Condition:
         """Return the condition that says nothing: text states and mask of 0, and the null prefix.
 
@@ -66,6 +71,39 @@ class Condition:
         """Return the same on a device and in a precision; the mask keeps its type."""
         prefixes = (None if each is None else each.to(device, dtype) for each in (self.prefix, self.null_prefix))
         return Condition(self.states.to(device, dtype), self.mask.to(device), *prefixes)
+
+
+class ChangingCondition:
+    """What one batch of clips is told, and may be told anew while its codes are written.
+
+    What `now` is set to counts from the next step on; another thread may set it. Raises ValueError for another number
+    of clips and for a prefix, which the decoder has read once the first code is written.
+    """
+
+    prefix_steps = 0
+
+    def __init__(self, condition: Condition) -> None:
+        self._now = condition
+        self.now = condition
+
+    def __len__(self) -> int:
+        return len(self._now)
+
+    @property
+    def now(self) -> Condition:
+        """What is told at the next step."""
+        return self._now
+
+    @now.setter
+    def now(self, condition: Condition) -> None:
+        if condition.prefix is not None:
+            raise ValueError("This model reads its words before the first code: they cannot change while it plays.")
+        if len(condition) != len(self):
+            raise ValueError(f"These words are for {len(condition)} clips, and {len(self)} are written.")
+        self._now = condition
+
+
+Told = Condition | ChangingCondition
 
 
 def chroma(

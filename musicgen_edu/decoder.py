@@ -58,7 +58,7 @@ class LayerCache:
     def __init__(self, shape: tuple[int, ...], device: torch.device | str, dtype: torch.dtype) -> None:
         self.keys = torch.empty(shape, device=device, dtype=dtype)  # [batch, heads, max_steps, head_size]
         self.values = torch.empty_like(self.keys)
-        self.text: tuple[Tensor, Tensor] | None = None  # the prompt does not change: computed at the first call
+        self.text: tuple[Tensor, Tensor] | None = None  # computed at the first call with these words
 
     def append(
         self,

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from musicgen_edu.codec import check_range
-from musicgen_edu.conditioning import Condition
+from musicgen_edu.conditioning import Condition, Told
 from musicgen_edu.config import SamplingSettings
 from musicgen_edu.decoder import DecoderCache, MusicGenDecoder
 from musicgen_edu.patterns import CodebookPattern
@@ -28,7 +28,7 @@ Progress = Callable[[int, int], object]
 
 def generate_codes(
     decoder: MusicGenDecoder,
-    condition: Condition,
+    condition: Told,
     frames: int,
     pattern: CodebookPattern,
     settings: SamplingSettings = SamplingSettings(),
@@ -40,7 +40,7 @@ def generate_codes(
 
 def iterate_codes(
     decoder: MusicGenDecoder,
-    condition: Condition,
+    condition: Told,
     frames: int,
     pattern: CodebookPattern,
     settings: SamplingSettings = SamplingSettings(),
@@ -55,7 +55,8 @@ def iterate_codes(
     batch, but for the rounding of a matrix product, which may change with the batch's size (see `sample`).
     `guidance_scale=1` runs no branch without the prompt, `temperature=0` is greedy. `known` are the clips' first codes,
     which are counted among the `frames` and come out as they went in. `progress(steps_done, steps_in_all)` is called
-    after every step. The loop may be left at any point: all that it holds are local variables.
+    after every step. The loop may be left at any point: all that it holds are local variables. What a
+    `ChangingCondition` tells anew counts from the next step on.
     Raises ValueError or TypeError, at the call, for settings that do not fit; ValueError at a step whose scores are not
     finite.
     """
@@ -81,18 +82,30 @@ def iterate_codes(
 
 
 def _create_predictor(
-    decoder: MusicGenDecoder, condition: Condition, steps: int, guidance_scale: float | int
+    decoder: MusicGenDecoder, condition: Told, steps: int, guidance_scale: float | int
 ) -> Callable[[Tensor], Tensor]:
     """Return the function from the next columns of tokens to the guided scores of the one behind them."""
     branches = 1 if guidance_scale == 1 else 2
-    condition = condition.to(decoder.device, decoder.dtype)  # a prompt encoded in bf16 does not lower the rest
-    if branches == 2:
-        condition = condition.with_null()
-    steps += condition.prefix_steps
-    cache = DecoderCache(decoder.config, len(condition), steps, decoder.device, decoder.cache_dtype)
+    rows, steps = branches * len(condition), steps + condition.prefix_steps
+    cache = DecoderCache(decoder.config, rows, steps, decoder.device, decoder.cache_dtype)
+    said: Condition | None = None
+    told: Condition | None = None
+
+    def listen() -> None:
+        nonlocal said, told
+        latest = condition.now
+        if latest is said:
+            return
+        said = latest
+        told = latest.to(decoder.device, decoder.dtype)  # a prompt encoded in bf16 does not lower the rest
+        if branches == 2:
+            told = told.with_null()
+        for layer in cache.layers:  # keys and values of the words before; the past keeps what it made of them
+            layer.text = None
 
     def predict(columns: Int[Tensor, "batch codebooks steps"]) -> Float[Tensor, "batch codebooks codebook_size"]:
-        logits = decoder(columns.repeat(branches, 1, 1), condition, cache)[:, :, -1].float()
+        listen()
+        logits = decoder(columns.repeat(branches, 1, 1), told, cache)[:, :, -1].float()
         return logits if branches == 1 else apply_guidance(*logits.chunk(2), guidance_scale)
 
     return predict
@@ -125,7 +138,7 @@ def _write_steps(
 
 
 def _check_fit(
-    decoder: MusicGenDecoder, condition: Condition, frames: int, pattern: CodebookPattern, known: Tensor | None
+    decoder: MusicGenDecoder, condition: Told, frames: int, pattern: CodebookPattern, known: Tensor | None
 ) -> None:
     pattern.steps(frames)  # refuses what is no number of frames
     if pattern.codebooks != decoder.config.num_codebooks:

@@ -17,7 +17,7 @@ from transformers import (
     T5Config,
 )
 
-from musicgen_edu.conditioning import Condition
+from musicgen_edu.conditioning import ChangingCondition, Condition
 from musicgen_edu.config import DecoderConfig, SamplingSettings
 from musicgen_edu.decoder import MusicGenDecoder
 from musicgen_edu.generation import generate_codes, iterate_codes
@@ -341,3 +341,50 @@ def test_another_default_device_changes_nothing():
     expected = write(decoder, condition, 5)
     with torch.device("meta"):
         assert torch.equal(write(decoder, condition, 5), expected)
+
+
+def write_changing(decoder, before: Condition, after: Condition, at: int, frames: int, **settings) -> torch.Tensor:
+    """Codes that are told other words once `at` frames are complete, which is at step `at` + 3."""
+    told, pieces = ChangingCondition(before), []
+    for piece in iterate_codes(decoder, told, frames, DELAY, SamplingSettings(**{"top_k": 0} | settings), seed=0):
+        pieces.append(piece)
+        if len(pieces) == at:
+            told.now = after
+    return torch.cat(pieces, dim=2)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_other_words_count_from_the_next_step_on(guidance_scale):
+    """One layer makes nothing of the words that stays: each token is the best that the words of its step score."""
+    decoder = make_decoder(dataclasses.replace(CONFIG, num_layers=1))
+    before, after = make_text([3]), make_text([2, 5])
+    after = Condition(after.states[1:], after.mask[1:])
+    codes = write_changing(decoder, before, after, 4, 10, temperature=0.0, guidance_scale=guidance_scale)
+    columns = DELAY.interleave(codes, CONFIG.special_token)
+    best = []
+    for words in (before, after):
+        null = decoder(columns[:, :, :-1], words.null())
+        best.append((null + guidance_scale * (decoder(columns[:, :, :-1], words) - null)).argmax(-1))
+    first_changed = 4 + 4  # four frames are complete at step 7
+    expected = torch.cat([best[0][:, :, : first_changed - 1], best[1][:, :, first_changed - 1 :]], dim=2)
+    valid = DELAY.mask(10)[:, 1:]
+    assert torch.equal(columns[:, :, 1:][:, valid], expected[:, valid])
+    assert not torch.equal(best[0][:, valid], best[1][:, valid]), "the words make no difference"
+
+
+def test_changed_words_leave_what_was_written_and_the_same_words_change_nothing():
+    decoder, before, after = make_decoder(), make_text([3]), make_text([5])
+    plain = write(decoder, before, 10)
+    changed = write_changing(decoder, before, after, 4, 10)
+    at_steps = [DELAY.interleave(codes, CONFIG.special_token) for codes in (plain, changed)]
+    assert torch.equal(at_steps[0][:, :, :8], at_steps[1][:, :, :8]) and not torch.equal(plain, changed)
+    assert torch.equal(write_changing(decoder, before, make_text([3]), 4, 10), plain)
+
+
+def test_words_that_cannot_change_are_refused():
+    told = ChangingCondition(make_text([3]))
+    with pytest.raises(ValueError, match="for 2 clips, and 1 are written"):
+        told.now = make_text([3, 4])
+    prefix = torch.zeros(1, 2, CONFIG.hidden_size)
+    with pytest.raises(ValueError, match="reads its words before the first code: they cannot change"):
+        ChangingCondition(dataclasses.replace(told.now, prefix=prefix, null_prefix=prefix))
