@@ -31,7 +31,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "config": ("PRESETS", "CodecConfig", "DecoderConfig", "MusicGenConfig", "SamplingSettings", "TextEncoderConfig"),
     "conditioning": ("Condition",),
-    "tokenizer": ("Tokenizer", "train_tokenizer"),
+    "tokenizer": ("Tokenizer", "UnknownWordsWarning", "train_tokenizer"),
     "text_encoder": ("TextEncoder",),
     "projection": ("TextProjection", "WidthMismatchError", "check_widths"),
     "decoder": ("DecoderCache", "MusicGenDecoder"),
@@ -41,7 +41,7 @@ _EXPORTS = {
     "generation": ("generate_codes", "iterate_codes"),
     "checkpoints.tensors": ("CheckpointError",),
     "audio": ("Audio", "load_audio"),
-    "model": ("MusicGen", "UnknownWordsWarning"),
+    "model": ("MusicGen",),
     "presets": ("create_musicgen_model",),
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}

@@ -11,6 +11,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
+import numpy as np
 import soundfile
 import torch
 from jaxtyping import Float, Int
@@ -142,6 +143,29 @@ class Audio:
         return (self.waveform[item].detach().float().cpu() * 10 ** (gain / 20)).clamp(-1, 1)
 
 
+Sound = Audio | tuple[Tensor | np.ndarray, int] | str | os.PathLike  # what may be given where a sound is wanted
+
+
+def as_audio(sound: Sound) -> Audio:
+    """Return any sound as an `Audio`: one already, a pair (waveform, sample rate), or the path of a sound file.
+
+    The waveform of a pair is a tensor or an array [samples], [channels, samples] or [batch, channels, samples].
+    Raises what `Audio` and `load_audio` raise, and TypeError for anything else.
+    """
+    if isinstance(sound, Audio):
+        return sound
+    if isinstance(sound, str | os.PathLike):
+        return load_audio(sound)
+    if not isinstance(sound, tuple) or len(sound) != 2:
+        raise TypeError(f"A sound is an Audio, (waveform, sample_rate) or the path of a file, not {sound!r:.60}.")
+    waveform, sample_rate = sound
+    if isinstance(waveform, np.ndarray):
+        waveform = torch.from_numpy(waveform)
+    if isinstance(waveform, Tensor) and waveform.ndim in (1, 2):
+        waveform = waveform[(None,) * (3 - waveform.ndim)]
+    return Audio(waveform, sample_rate)
+
+
 def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None, channels: int | None = None) -> Audio:
     """Read a sound file (WAV, FLAC, OGG, MP3, …) as a batch of one, at its own rate and channels or at those asked for.
 
@@ -157,6 +181,8 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None, cha
         raise ValueError(f"{path} cannot be read as audio; give a WAV, FLAC, OGG or MP3 file.") from error
     if len(samples) == 0:
         raise ValueError(f"{path} holds no samples.")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{path} holds samples that are no finite numbers: it is damaged; export it again.")
     audio = Audio(torch.from_numpy(samples.T.copy())[None], own_rate)
     return audio.convert(sample_rate or own_rate, channels or samples.shape[1])
 

@@ -161,6 +161,13 @@ def join_channels(
     return codes.unflatten(0, (-1, channels)).transpose(1, 2).flatten(1, 2)
 
 
+def encode_channels(
+    codec: Codec, waveform: Float[Tensor, "batch channels samples"]
+) -> Int[Tensor, "batch codebooks frames"]:
+    """Codes of each channel by itself, which is how a mono codec hears stereo, joined. Raises what `encode` raises."""
+    return join_channels(codec.encode(waveform.flatten(0, 1)[:, None]), waveform.shape[1])
+
+
 def _restore(
     kind: type[Codec], config: CodecConfig, tensors: dict[str, Tensor], trained: set[str], training: bool
 ) -> Codec:

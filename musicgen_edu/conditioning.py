@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.audio_utils import chroma_filter_bank
 
+from musicgen_edu.audio import Audio
 from musicgen_edu.config import MelodyConfig
 
+NO_MELODY = 'This model listens to no melody: take one of the "melody" models.'
 TextMask = Bool[Tensor, "batch text_tokens"] | Int[Tensor, "batch text_tokens"]  # 1 on text, 0 on padding
 
 
@@ -126,6 +128,17 @@ def chroma(
 def loudest_tone(tones: Float[Tensor, "batch columns bins"]) -> Float[Tensor, "batch columns bins"]:
     """1 for the loudest tone of each column and 0 for the others: the melody and no more of the sound than that."""
     return F.one_hot(tones.argmax(dim=-1), tones.shape[-1]).to(tones.dtype)
+
+
+def hear_melody(audio: Audio, sample_rate: int, config: MelodyConfig) -> Float[Tensor, "batch columns bins"]:
+    """Return the melody of any sound: its channels mixed, at the codec's rate, the loudest tone of each column.
+
+    audiocraft first takes voice and lead out of the mixture (demucs); here, as in transformers' feature extractor, the
+    mixture itself is heard, so give a tune that leads.
+    """
+    heard = config.length * config.hop_length + config.window  # samples; what comes later has no column of its own
+    waveform = audio.convert(sample_rate, 1).waveform[:, 0, :heard]
+    return loudest_tone(chroma(waveform.float(), sample_rate, config))[:, : config.length]
 
 
 @cache

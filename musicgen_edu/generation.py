@@ -3,8 +3,9 @@
 At every step the decoder reads the column of tokens before it and scores the next one of each codebook; guidance
 compares these scores with those of no prompt at all; a token is drawn for every cell that holds a frame, and every
 other cell gets the special token. Codes that are known already, as when a clip is to be continued, are read in one
-call. (Copet et al. 2023, arXiv:2306.05284, sections 2.2 and 3.1; audiocraft's
-`LMModel.generate`, transformers' `MusicgenForConditionalGeneration.generate`.)
+call; so windows that overlap make clips longer than any that the decoder was trained on. (Copet et al. 2023,
+arXiv:2306.05284, sections 2.2 and 3.1; audiocraft's `LMModel.generate`, transformers'
+`MusicgenForConditionalGeneration.generate`.)
 """
 
 from __future__ import annotations
@@ -61,16 +62,114 @@ def iterate_codes(
     finite.
     """
     _check_fit(decoder, condition, frames, pattern, known)
+    choose = _create_chooser(decoder, settings, create_generators(seed, len(condition)))
+    return _write(decoder, condition, frames, pattern, settings.guidance_scale, choose, known, progress)
+
+
+def iterate_windows(
+    decoder: MusicGenDecoder,
+    condition: Condition,
+    frames: int,
+    pattern: CodebookPattern,
+    settings: SamplingSettings = SamplingSettings(),
+    *,
+    window: int,
+    stride: int,
+    seed: int | Sequence[int] | None = 0,
+    known: Int[Tensor, "batch codebooks known_frames"] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Int[Tensor, "batch codebooks new_frames"]]:
+    """Yield the frames of clips longer than the decoder holds together, window after window; else as `iterate_codes`.
+
+    A window has `window` frames. The next one starts `stride` frames later, with a cache and positions of its own; what
+    the two share, `window − stride` frames, are its known codes, and stay as they are. So the memory that is needed
+    does not grow with `frames`, and up to `window` frames are the very ones of `iterate_codes`. The random numbers go
+    on from window to window.
+    Raises what `iterate_codes` raises, and ValueError for windows that `plan_windows` refuses.
+    Source: audiocraft's `MusicGen._generate_tokens`.
+    """
+    _check_fit(decoder, condition, frames, pattern, known)
+    windows = plan_windows(frames, window, stride, 0 if known is None else known.shape[2])
+    choose = _create_chooser(decoder, settings, create_generators(seed, len(condition)))
+
+    def write(length: int, known: Codes | None, progress: Progress | None) -> Iterator[Codes]:
+        return _write(decoder, condition, length, pattern, settings.guidance_scale, choose, known, progress)
+
+    return _slide(write, windows, stride, known, [pattern.steps(end - start) - 1 for start, end in windows], progress)
+
+
+def plan_windows(frames: int, window: int, stride: int, known_frames: int = 0) -> list[tuple[int, int]]:
+    """Return the first frame of each window and the one behind its last.
+
+    A beginning that fills a window on its own is left but for the `window − stride` frames that the first one shares
+    with it. Raises ValueError unless 0 < stride < window.
+    """
+    if not 0 < stride < window:
+        raise ValueError(
+            f"The stride must be at least 1 frame and less than the window, so that windows overlap: "
+            f"not {stride} frames of {window}."
+        )
+    first = 0 if known_frames < window else known_frames - (window - stride)
+    starts = [first, *range(first + stride, frames - (window - stride), stride)]
+    return [(start, min(start + window, frames)) for start in starts]
+
+
+def _slide(
+    write: Callable[[int, Codes | None, Progress | None], Iterator[Codes]],
+    windows: list[tuple[int, int]],
+    stride: int,
+    known: Codes | None,
+    steps: list[int],
+    progress: Progress | None,
+) -> Iterator[Int[Tensor, "batch codebooks new_frames"]]:
+    """`write` each window with what it shares with the one before, and yield what no window has yielded yet."""
+    done = windows[0][0]
+    if done:
+        yield known[:, :, :done]
+    shared = None if known is None else known[:, :, done:]
+    for index, (start, end) in enumerate(windows):
+        pieces, written = [], start
+        for piece in write(end - start, shared, _shifted(progress, sum(steps[:index]), sum(steps))):
+            pieces.append(piece)
+            written += piece.shape[2]
+            if written > done:
+                yield piece[:, :, done - written :]
+                done = written
+        shared = torch.cat(pieces, dim=2)[:, :, stride:]
+
+
+def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """The progress of one window, as part of all of them."""
+    return progress and (lambda step, _: progress(before + step, total))
+
+
+def _create_chooser(
+    decoder: MusicGenDecoder, settings: SamplingSettings, generators: list[torch.Generator]
+) -> Callable[[Tensor], Tensor]:
+    """Return the function from scores to one token of each codebook; refuses settings that do not fit."""
     check_guidance_scale(settings.guidance_scale)
     filters = settings.temperature, settings.top_k, settings.top_p
     size = decoder.config.codebook_size
     filter_logits(torch.zeros(size, device="cpu", dtype=torch.float32), *filters)  # refuses before any work
-    generators = create_generators(seed, len(condition))
 
     def choose(logits: Float[Tensor, "batch codebooks codebook_size"]) -> Int[Tensor, "batch codebooks"]:
         return sample(filter_logits(logits, *filters), generators)
 
-    predict = _create_predictor(decoder, condition, pattern.steps(frames), settings.guidance_scale)
+    return choose
+
+
+def _write(
+    decoder: MusicGenDecoder,
+    condition: Condition,
+    frames: int,
+    pattern: CodebookPattern,
+    guidance_scale: float | int,
+    choose: Callable[[Tensor], Tensor],
+    known: Codes | None,
+    progress: Progress | None,
+) -> Iterator[Int[Tensor, "batch codebooks new_frames"]]:
+    """Write one window: lay the known codes into the pattern, and go on from there."""
+    predict = _create_predictor(decoder, condition, pattern.steps(frames), guidance_scale)
     shape, special_token = (len(condition), pattern.codebooks, frames), decoder.config.special_token
     codes = torch.full(shape, special_token, device=decoder.device, dtype=torch.long)
     known_frames = 0 if known is None else known.shape[2]

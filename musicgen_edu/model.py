@@ -9,39 +9,30 @@ those of transformers' `MusicgenForConditionalGeneration`, which opens what `sav
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
-from numbers import Real
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from musicgen_edu.audio import Audio
+from musicgen_edu.audio import Audio, Sound
 from musicgen_edu.checkpoints.pretrained import read_model, write_model
 from musicgen_edu.checkpoints.tensors import MAX_SHARD_SIZE
-from musicgen_edu.codec import Codec, StreamingCodecDecoder, split_channels
-from musicgen_edu.conditioning import Condition, MelodyProjection, TextMask, before_the_codes
-from musicgen_edu.config import MusicGenConfig, SamplingSettings
+from musicgen_edu.codec import Codec, StreamingCodecDecoder, encode_channels, split_channels
+from musicgen_edu.conditioning import NO_MELODY, Condition, MelodyProjection, TextMask, before_the_codes, hear_melody
+from musicgen_edu.config import MusicGenConfig
 from musicgen_edu.decoder import MusicGenDecoder
-from musicgen_edu.generation import Progress, iterate_codes
+from musicgen_edu.generation import Progress, iterate_windows
 from musicgen_edu.optimization import optimize
 from musicgen_edu.patterns import CodebookPattern, pattern_of
 from musicgen_edu.projection import TextProjection, check_widths, zero_padding
+from musicgen_edu.request import Request, count_frames, read_request
 from musicgen_edu.text_encoder import TextEncoder
-from musicgen_edu.tokenizer import Tokenizer, as_prompts
+from musicgen_edu.tokenizer import Tokenizer, warn_of_unknown_words
 
-MAX_DURATION = 60.0  # seconds: twice what Meta's models were trained on; the music has long lost its thread by then
 STREAM_GAIN = 3.0  # dB at which a notebook plays chunks: all alike, measured by tests/benchmarks/listening_level.py
 SHORTEST_CHUNK = 5  # frames: each chunk reads its context anew, and frames one by one cost 14 times as much
-WORD_VOCABULARY = 8_000  # a vocabulary smaller than this has whole words as pieces, and can tell which it lacks
-
 Melody = Float[Tensor, "batch columns bins"]  # 1 for the loudest tone of each column: conditioning.loudest_tone
-
-
-class UnknownWordsWarning(UserWarning):
-    """A prompt holds words that no caption held when the model was trained."""
 
 
 class MusicGen(nn.Module):
@@ -106,11 +97,15 @@ class MusicGen(nn.Module):
         self, ids: Int[Tensor, "batch text_tokens"], mask: TextMask, melody: Melody | None = None
     ) -> Condition:
         """Return what the decoder is told of ids: `encode_text` behind the tokenizer."""
-        states = self._encode_ids(ids, mask)
+        return self._condition(self._encode_ids(ids, mask), mask, melody)
+
+    def _condition(
+        self, states: Float[Tensor, "batch text_tokens model_width"], mask: TextMask, melody: Melody | None
+    ) -> Condition:
         if self.melody_projection is not None:
             return before_the_codes(states, mask, self.melody_projection, melody).to(states.device, states.dtype)
         if melody is not None:
-            raise ValueError('This model listens to no melody: take one of the "melody" models.')
+            raise ValueError(NO_MELODY)
         return Condition(states, mask)
 
     def _encode_ids(
@@ -122,51 +117,70 @@ class MusicGen(nn.Module):
 
     def generate(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None,
         duration: float | int = 8.0,
         *,
+        samples: int = 1,
         seed: int | Sequence[int] | None = 0,
+        continue_from: Sound | None = None,
+        melody: Sound | None = None,
+        window: float | int | None = None,
+        stride: float | int | None = None,
         progress: Progress | None = None,
         **settings: float | int | None,
     ) -> Audio:
-        """Make music of one prompt, or of several at once.
+        """Make music of one prompt, of several at once, or of none: what comes to the model's mind.
 
-        `duration` is in seconds and is rounded to whole frames, at least one. One seed serves every prompt, a list has
-        one for each; None is different music each time. `progress(steps_done, steps)` is called at every step. Warns
-        (UnknownWordsWarning) of words that the model does not know.
+        Warns (UnknownWordsWarning) of words that the model does not know.
 
         Args:
+            duration: seconds, rounded to whole frames, at least one.
+            samples: clips of each prompt; they follow each other.
+            seed: one for every prompt, or a list with one for each; further samples of a prompt take the numbers that
+                follow. None is different music each time.
+            continue_from: what the music begins with, as the codec renders it: an Audio, (waveform, sample rate) or the
+                path of a file, one for all or one a prompt. It counts among the `duration`.
+            melody: what the music follows, likewise; for the models that listen to one.
+            window: how many seconds are written with one another in view; None is the model's own. A longer clip is
+                written in windows, each of which starts `stride` seconds after the one before.
+            stride: less than `window`; None is the model's own share of it.
+            progress: called as `progress(steps_done, steps)` at every step.
             settings: fields of `SamplingSettings` that shall differ from the model's own: `temperature` (0 is greedy),
                 `top_k` (0 keeps all codes), `top_p`, `guidance_scale` (1 switches guidance off). None changes nothing.
 
         Raises:
-            ValueError: a blank prompt, a duration outside 0 … `MAX_DURATION`, or another number outside its range.
+            ValueError: a blank prompt, a sound that is silent, too short or too long, a melody where none is heard, a
+                duration outside 0 … `request.MAX_DURATION`, or another number outside its range.
             TypeError: something is not of the type it should be.
+            OSError: a sound's file cannot be read.
         """
-        prompts, pieces = self._write_codes(prompt, duration, self._settings(settings), seed, progress)
-        codes = torch.cat(list(pieces), dim=2)
-        return Audio(self.decode(codes), self.config.codec.sample_rate, codes=codes, prompts=prompts)
+        given = dict(samples=samples, seed=seed, continue_from=continue_from, melody=melody)
+        request = read_request(self.config, prompt, duration, window=window, stride=stride, **given, **settings)
+        codes = torch.cat(list(self._write_codes(request, progress)), dim=2)
+        parts = [self.decode(codes)] if request.frames <= request.window else self._decode_chunks(
+            codes.split(request.window, dim=2), request.frames, request.window
+        )  # fmt: skip
+        return Audio(torch.cat(list(parts), dim=2), self.config.codec.sample_rate, codes=codes, prompts=request.prompts)
 
     def stream(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None,
         duration: float | int = 8.0,
         *,
         chunk_duration: float | int = 1.0,
-        seed: int | Sequence[int] | None = 0,
         progress: Progress | None = None,
-        **settings: float | int | None,
+        **options: object,
     ) -> Iterator[Audio]:
-        """Yield the music of `generate`, same arguments and same samples, in chunks as they come.
+        """Yield the music of `generate`, same `options` and same samples, in chunks as they come.
 
         A chunk is decoded whenever `chunk_duration` seconds of codes are complete, and at least `SHORTEST_CHUNK`
         frames. The codec looks a little ahead, so the first chunks are shorter and the last is longer. A notebook plays
         all chunks `STREAM_GAIN` dB louder. Raises at the call what `generate` raises.
         """
-        chunk_frames = max(SHORTEST_CHUNK, self._frames(chunk_duration, "chunk_duration"))
-        prompts, pieces = self._write_codes(prompt, duration, self._settings(settings), seed, progress)
-        decoded = self._decode_chunks(pieces, self._frames(duration), chunk_frames)
-        rate = self.config.codec.sample_rate
+        chunk_frames = max(SHORTEST_CHUNK, count_frames(chunk_duration, self.config.codec, "chunk_duration"))
+        request = read_request(self.config, prompt, duration, **options)
+        decoded = self._decode_chunks(self._write_codes(request, progress), request.frames, chunk_frames)
+        rate, prompts = self.config.codec.sample_rate, request.prompts
         return (Audio(waveform, rate, prompts=prompts, gain=STREAM_GAIN) for waveform in decoded if waveform.shape[2])
 
     def optimize(self, rung: str | None, *, keep_weights: bool = True) -> MusicGen:
@@ -182,33 +196,32 @@ class MusicGen(nn.Module):
         optimize(self.decoder, rung, keep_weights)
         return self
 
-    def _settings(self, changes: dict[str, float | int | None]) -> SamplingSettings:
-        """The model's own settings with some changed; a default top-k never exceeds a small codebook."""
-        names = [field.name for field in fields(SamplingSettings)]
-        if unknown := [name for name in changes if name not in names]:
-            raise TypeError(f"There is no setting {unknown[0]!r}: choose among {', '.join(names)}.")
-        own = self.config.sampling
-        own = replace(own, top_k=min(own.top_k, self.config.decoder.codebook_size))
-        return replace(own, **{name: value for name, value in changes.items() if value is not None})
-
-    def _write_codes(
-        self,
-        prompt: str | Sequence[str],
-        duration: float | int,
-        settings: SamplingSettings,
-        seed: int | Sequence[int] | None,
-        progress: Progress | None,
-    ) -> tuple[list[str], Iterator[Tensor]]:
-        """Check everything, encode the text, and return the prompts as a list and the iterator of codes."""
-        frames = self._frames(duration)
-        prompts = as_prompts(prompt)
+    def _write_codes(self, request: Request, progress: Progress | None) -> Iterator[Tensor]:
+        """Tell the decoder what is asked for, and return the iterator of its codes."""
         with torch.no_grad():
-            condition = self.encode_text(prompts)
-        pieces = iterate_codes(self.decoder, condition, frames, self.pattern, settings, seed=seed, progress=progress)
-        self._warn_of_unknown_words(prompts)
-        return prompts, pieces
+            condition = self._tell(request)
+        known = None if request.start is None else self.encode(request.start)
+        pieces = iterate_windows(
+            self.decoder, condition, request.frames, self.pattern, request.settings, window=request.window,
+            stride=request.stride, seed=request.seeds, progress=progress,
+            known=None if known is None else known.expand(request.clips, -1, -1),
+        )  # fmt: skip
+        if request.prompts is not None:
+            warn_of_unknown_words(self.tokenizer, request.prompts, self.config.taught_words)
+        return pieces
 
-    def _decode_chunks(self, pieces: Iterator[Tensor], frames: int, chunk_frames: int) -> Iterator[Tensor]:
+    def _tell(self, request: Request) -> Condition:
+        melody, rate = None, self.config.codec.sample_rate
+        if request.melody is not None:
+            melody = hear_melody(request.melody, rate, self.config.melody).to(self.decoder.device)
+            melody = melody.expand(request.clips, -1, -1)
+        if request.prompts is not None:
+            return self.encode_text(request.prompts, melody)
+        like = dict(device=self.decoder.device, dtype=self.decoder.dtype)
+        nothing = torch.zeros(request.clips, 1, self.config.decoder.hidden_size, **like)
+        return self._condition(nothing, torch.zeros_like(nothing[:, :, 0], dtype=torch.bool), melody)
+
+    def _decode_chunks(self, pieces: Iterable[Tensor], frames: int, chunk_frames: int) -> Iterator[Tensor]:
         """Yield the samples that codes settle, `chunk_frames` of them at once: memory does not grow with length."""
         decoder, channels = StreamingCodecDecoder(self.codec), self.config.decoder.audio_channels
         waiting, done = [], 0
@@ -226,22 +239,11 @@ class MusicGen(nn.Module):
         channels = self.config.decoder.audio_channels
         return self.codec.decode(split_channels(codes, channels)).unflatten(0, (-1, channels)).flatten(1, 2)
 
-    def _frames(self, duration: float | int, name: str = "duration") -> int:
-        if not isinstance(duration, Real) or isinstance(duration, bool):
-            raise TypeError(f"{name} must be a number of seconds, not {duration!r}.")
-        if not 0 < duration <= MAX_DURATION:  # NaN lies nowhere
-            raise ValueError(f"{name} must be more than 0 and at most {MAX_DURATION:g} seconds, not {duration}.")
-        return max(1, round(float(duration) * self.config.codec.frame_rate))
-
-    def _warn_of_unknown_words(self, prompts: list[str]) -> None:
-        if self.tokenizer.vocab_size >= WORD_VOCABULARY:
-            return
-        unknown = dict.fromkeys(word for prompt in prompts for word in self.tokenizer.unknown_words(prompt))
-        words = [word for word in unknown if word not in self.config.taught_words]
-        if words:
-            named = ", ".join(f'"{word[:30]}"' for word in words[:5]) + ", …" * (len(words) > 5)
-            message = f"The model does not know {named}; it was not taught these words, and they may change the music."
-            warnings.warn(message, UnknownWordsWarning, stacklevel=4)
+    def encode(self, audio: Audio) -> Int[Tensor, "batch codebooks frames"]:
+        """Any sound to this model's codes: resampled, mixed to its channels, and each of these encoded by itself."""
+        channels = self.config.decoder.audio_channels
+        waveform = audio.convert(self.config.codec.sample_rate, channels).waveform
+        return encode_channels(self.codec, waveform.to(self.decoder.device, torch.float32))
 
     def save_pretrained(
         self,

@@ -136,6 +136,17 @@ def create_generators(seed: int | Sequence[int] | None, batch: int) -> list[torc
     return [generator.manual_seed(int(each)) for generator, each in zip(generators, seeds, strict=True)]
 
 
+def seeds_of_samples(seed: int | Sequence[int] | None, prompts: int, samples: int) -> list[int] | None:
+    """Return one seed a clip, where each prompt has several: its own seed, the next number, and so on.
+
+    So each of them can be made again alone. None stays None; raises what `create_generators` raises.
+    """
+    if seed is None:
+        return None
+    own = [generator.initial_seed() for generator in create_generators(seed, prompts)]
+    return [each + sample for each in own for sample in range(samples)]
+
+
 def check_guidance_scale(scale: float | int) -> None:
     """Raise ValueError unless the scale of guidance is a number of at least 0."""
     _check("guidance_scale must be a number of at least 0 (1 is no guidance)", scale, Real, 0, LARGEST)

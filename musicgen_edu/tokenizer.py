@@ -33,6 +33,7 @@ from transformers import T5Tokenizer
 from musicgen_edu.files import write_whole
 
 MAX_PIECES = 256  # a longer prompt is cut
+WORD_VOCABULARY = 8_000  # a vocabulary smaller than this has whole words as pieces, and can tell which it lacks
 MAX_CHARACTERS = 100_000  # of an enormous prompt no more than this is looked at
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,:;!?-'"  # pieces even where no caption holds them
 WORD_MARK = "▁"  # sentencepiece writes a blank as this character, also before the first word
@@ -46,6 +47,10 @@ PLAIN_WORDS = frozenset(
     t thanks that the their them then there these they thing this those through to too track tune until up us use
     using ve very want was we were what when where which who will wish with would write you your""".split()
 )
+
+
+class UnknownWordsWarning(UserWarning):
+    """A prompt holds words that no caption held when the model was trained."""
 
 
 class Tokenizer:
@@ -254,3 +259,18 @@ def as_prompts(prompt: str | Sequence[str]) -> list[str]:
     if not isinstance(prompt, Sequence):
         raise TypeError(f"The prompt must be a string or a list of strings, not {type(prompt).__name__}.")
     return list(prompt)
+
+
+def warn_of_unknown_words(tokenizer: Tokenizer, prompts: list[str], taught_words: Sequence[str] = ()) -> None:
+    """Warn (UnknownWordsWarning) where prompts hold words that the model was never told.
+
+    `taught_words` are those that the tokenizer lacks and fine-tuning taught all the same.
+    """
+    if tokenizer.vocab_size >= WORD_VOCABULARY:
+        return
+    unknown = dict.fromkeys(word for prompt in prompts for word in tokenizer.unknown_words(prompt))
+    words = [word for word in unknown if word not in taught_words]
+    if words:
+        named = ", ".join(f'"{word[:30]}"' for word in words[:5]) + ", …" * (len(words) > 5)
+        message = f"The model does not know {named}; it was not taught these words, and they may change the music."
+        warnings.warn(message, UnknownWordsWarning, stacklevel=4)

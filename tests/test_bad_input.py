@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import musicgen_edu
 from musicgen_edu import Audio, MusicGen, create_musicgen_model
-from musicgen_edu.model import MAX_DURATION
+from musicgen_edu.request import MAX_DURATION
 
 pytestmark = pytest.mark.usefixtures("unchecked_annotations")
 thorough = settings(
@@ -92,7 +92,8 @@ def test_any_text(model, prompt):
 def test_any_prompt(model, prompt):
     audio = generate(model, prompt)
     if audio is not None:
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = [prompt] if isinstance(prompt, str) or prompt is None else list(prompt)
+        assert audio.prompts == (None if prompt is None else prompts)
         assert len(audio.waveform) == len(prompts) and all(isinstance(text, str) for text in prompts)
 
 

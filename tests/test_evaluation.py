@@ -190,7 +190,7 @@ def small_model(tokenizer) -> MusicGen:
     return MusicGen(MusicGenConfig(text, decoder, codec), tokenizer)
 
 
-@pytest.mark.filterwarnings("ignore::musicgen_edu.model.UnknownWordsWarning")
+@pytest.mark.filterwarnings("ignore::musicgen_edu.UnknownWordsWarning")
 def test_a_whole_evaluation_in_miniature(renderer, small_model, tmp_path):
     plan = Plan(16, 3.0, 16, 16, 16, guidance_scales=(1.0,), durations=(4.0,))
     training = [torch.randint(32, (3, 4, 60))]

@@ -20,7 +20,7 @@ listening
 reality
 training
 composer
-live presets model
+live presets model request
 checkpoints
 generation sampling codec patterns decoder projection text_encoder tokenizer
 conditioning optimization

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from musicgen_edu.checkpoints.hub import find_folder
 from musicgen_edu.checkpoints.names import expected_shapes, with_names_of_today
+from musicgen_edu.checkpoints.sounds import feature_extractor_config
 from musicgen_edu.checkpoints.tensors import (
     CheckpointError,
     StoredTensor,
@@ -31,7 +32,6 @@ from musicgen_edu.checkpoints.tensors import (
 )
 from musicgen_edu.checkpoints.transformers_config import (
     MODEL_TYPES,
-    feature_extractor_config,
     from_transformers,
     generation_config,
     to_transformers,
@@ -123,12 +123,15 @@ def read_model(
 
 def _read_description(folder: Path) -> tuple[MusicGenConfig, Tokenizer | None]:
     content = read_config(folder, MODEL_TYPES)
-    generation_file = folder / "generation_config.json"
-    generation = read_json(generation_file) if generation_file.is_file() else {}
+    generation, extractor = (_read_if_there(folder / f"{name}_config.json") for name in ("generation", "preprocessor"))
     try:
-        return from_transformers(content, generation), _read_tokenizer(folder)
+        return from_transformers(content, generation, extractor), _read_tokenizer(folder)
     except ValueError as error:
         raise CheckpointError(f"The folder {str(folder)!r} cannot be opened. {error}") from error
+
+
+def _read_if_there(file: Path) -> dict:
+    return read_json(file) if file.is_file() else {}
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer | None:

@@ -14,16 +14,15 @@ from typing import Any
 from transformers import (
     EncodecConfig,
     MusicgenDecoderConfig,
-    MusicgenMelodyConfig,
     MusicgenMelodyDecoderConfig,
     T5Config,
 )
 
+from musicgen_edu.checkpoints.sounds import check_melody, melody_config, read_melody
 from musicgen_edu.checkpoints.values import checked
 from musicgen_edu.config import (
     CodecConfig,
     DecoderConfig,
-    MelodyConfig,
     MusicGenConfig,
     SamplingSettings,
     TextEncoderConfig,
@@ -55,7 +54,6 @@ _DECODER_NAMES = {
     "ffn_size": "ffn_dim",
     "audio_channels": "audio_channels",
 }
-_MELODY_NAMES = {"bins": "num_chroma", "length": "chroma_length"}
 _CODEC_NAMES = {
     "sample_rate": "sampling_rate",
     "ratios": "upsampling_ratios",
@@ -89,6 +87,7 @@ _CODEC_FIXED = {
     "normalize": False,
     "chunk_length_s": None,
 }
+_LONG_FORM = {name: getattr(MusicGenConfig(), name) for name in ("window", "stride")}  # ours, written where they differ
 _FEED_FORWARDS = ("relu", "gated-gelu")  # of T5 and of T5 1.1
 _PAD_MODES = ("reflect", "replicate", "constant")
 
@@ -96,7 +95,8 @@ _PAD_MODES = ("reflect", "replicate", "constant")
 def to_transformers(config: MusicGenConfig) -> Json:
     """Return the content of `config.json`.
 
-    The keys `codebook_pattern` and `taught_words` are ours; transformers knows the delay only, and names no words.
+    The keys `codebook_pattern`, `taught_words`, `window` and `stride` are ours; transformers knows the delay only,
+    names no words, and makes no clip that is longer than one window.
     Raises ValueError for what transformers cannot be: codebooks whose size is no power of two, a codec of two channels,
     a decoder with a melody before its codes and cross-attention too, or with neither.
     """
@@ -107,7 +107,8 @@ def to_transformers(config: MusicGenConfig) -> Json:
         raise ValueError(f"transformers' MusicGen has a mono codec, not one of {codec.channels} channels.")
     if codec.codebook_size & (codec.codebook_size - 1):
         raise ValueError(f"transformers wants codebooks of 2, 4, 8, … entries, not of {codec.codebook_size}.")
-    taught = {"taught_words": list(config.taught_words)} if config.taught_words else {}
+    own = {"taught_words": list(config.taught_words)} if config.taught_words else {}
+    own |= {name: getattr(config, name) for name in _LONG_FORM if getattr(config, name) != _LONG_FORM[name]}
     tokens = {"pad_token_id": None, "bos_token_id": None}  # the special token is past the vocabulary: it would warn
     types = _DECODER_TYPES[decoder.cross_attention]
     return {
@@ -116,11 +117,11 @@ def to_transformers(config: MusicGenConfig) -> Json:
         "dtype": "float32",  # in whatever precision the weights are stored, open them in this one
         "is_encoder_decoder": True,
         "codebook_pattern": config.pattern,
-        **taught,
+        **own,
         "text_encoder": _rename(config.text_encoder, _TEXT_ENCODER_NAMES) | _TEXT_ENCODER_FIXED,
         "audio_encoder": _rename(codec, _CODEC_NAMES) | {"target_bandwidths": [_bandwidth(codec)]} | _CODEC_FIXED,
         "decoder": _rename(decoder, _DECODER_NAMES) | tokens | {"dropout": 0.0} | types,
-        **(_rename(melody, _MELODY_NAMES) if melody else {}),
+        **(melody_config(melody) if melody else {}),
     }
 
 
@@ -141,33 +142,10 @@ def generation_config(config: MusicGenConfig) -> Json:
     }
 
 
-def feature_extractor_config(config: MusicGenConfig) -> Json:
-    """Return the content of `preprocessor_config.json`: how transformers' processor prepares a waveform."""
-    if config.melody is not None:
-        return {
-            "feature_extractor_type": "MusicgenMelodyFeatureExtractor",
-            "feature_size": config.melody.bins,
-            "num_chroma": config.melody.bins,
-            "n_fft": config.melody.window,
-            "hop_length": config.melody.hop_length,
-            "sampling_rate": config.codec.sample_rate,
-        }
-    return {
-        "feature_extractor_type": "EncodecFeatureExtractor",
-        "feature_size": config.decoder.audio_channels,
-        "sampling_rate": config.codec.sample_rate,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        "return_attention_mask": True,
-        "chunk_length_s": None,
-        "overlap": None,
-    }
+def from_transformers(config: Json, generation: Json, extractor: Json) -> MusicGenConfig:
+    """Read the content of `config.json`, `generation_config.json` and `preprocessor_config.json`.
 
-
-def from_transformers(config: Json, generation: Json) -> MusicGenConfig:
-    """Read the content of `config.json` and of `generation_config.json`.
-
-    A size that the file leaves out has transformers' default, a sampling setting that it leaves out has ours. Every
+    A size that a file leaves out has transformers' default, a sampling setting that it leaves out has ours. Every
     value is checked before anything is computed from it.
     Raises ValueError where a part is missing, a value is impossible, or our classes cannot compute what it asks for.
     """
@@ -175,7 +153,7 @@ def from_transformers(config: Json, generation: Json) -> MusicGenConfig:
         **_read_part(config, "text_encoder", TextEncoderConfig, T5Config(), _TEXT_ENCODER_NAMES, _TEXT_ENCODER_FIXED)
     )
     _check_text_encoder(text_encoder)
-    melody = _read_melody(config) if config["model_type"] == "musicgen_melody" else None
+    melody = read_melody(config, extractor) if config["model_type"] == "musicgen_melody" else None
     defaults, fixed = (
         MusicgenMelodyDecoderConfig() if melody else MusicgenDecoderConfig(),
         _DECODER_TYPES[melody is None],
@@ -185,24 +163,17 @@ def from_transformers(config: Json, generation: Json) -> MusicGenConfig:
     codec = _read_part(config, "audio_encoder", CodecConfig, EncodecConfig(), _CODEC_NAMES, _CODEC_FIXED)
     codec = _read_codec(config["audio_encoder"], CodecConfig(**codec))
     _check_codes(decoder, codec)
-    if melody and decoder.hidden_size == melody.bins:
-        raise ValueError(
-            f"Its decoder is as wide as its chroma ({melody.bins}), which needs no projection and has none."
-        )
+    if melody:
+        check_melody(melody, decoder.hidden_size, codec.sample_rate, extractor)
     pattern = checked("codebook_pattern", config.get("codebook_pattern", "delay"), str)
     taught = config.get("taught_words", [])
     if not isinstance(taught, list) or not all(isinstance(word, str) for word in taught):
         raise ValueError("Its config.json has taught_words that are no list of words.")
     sampling = SamplingSettings(**_read_sampling(generation))
-    return MusicGenConfig(text_encoder, decoder, codec, pattern, sampling, tuple(taught), melody)
-
-
-def _read_melody(config: Json) -> MelodyConfig:
-    defaults = MusicgenMelodyConfig()
-    read = {own: config.get(theirs, getattr(defaults, theirs)) for own, theirs in _MELODY_NAMES.items()}
-    return MelodyConfig(
-        **{own: checked(f"config.json has {_MELODY_NAMES[own]}", value, int) for own, value in read.items()}
-    )
+    window, stride = (checked(name, config.get(name, default), float) for name, default in _LONG_FORM.items())
+    if not 0 < stride < window:
+        raise ValueError(f"Its config.json has window={window} and stride={stride}, which must be less and above 0.")
+    return MusicGenConfig(text_encoder, decoder, codec, pattern, sampling, tuple(taught), melody, window, stride)
 
 
 def _check_codes(decoder: DecoderConfig, codec: CodecConfig) -> None:
@@ -219,7 +190,7 @@ def _check_codes(decoder: DecoderConfig, codec: CodecConfig) -> None:
         )
 
 
-def _rename(config: TextEncoderConfig | DecoderConfig | CodecConfig | MelodyConfig, names: dict[str, str]) -> Json:
+def _rename(config: TextEncoderConfig | DecoderConfig | CodecConfig, names: dict[str, str]) -> Json:
     return {theirs: getattr(config, ours) for ours, theirs in names.items()}
 
 

@@ -12,10 +12,10 @@ from musicgen_edu.inspection.controls import Shown, Slider, View, row, stops, te
 from musicgen_edu.inspection.pictures import Picture, problem, status
 from musicgen_edu.inspection.stages import Trace
 from musicgen_edu.inspection.trace import trace
-from musicgen_edu.model import MusicGen, UnknownWordsWarning
+from musicgen_edu.model import MusicGen
 from musicgen_edu.presets import SHIPPED, create_musicgen_model
 from musicgen_edu.projection import WidthMismatchError, check_widths
-from musicgen_edu.tokenizer import Tokenizer
+from musicgen_edu.tokenizer import Tokenizer, UnknownWordsWarning
 
 WIDTHS = (256, 512, 768, 1024)
 

@@ -22,6 +22,7 @@ from musicgen_edu.inspection.code_lines import error_line, source_line
 from musicgen_edu.inspection.stages import Failure, Stage, Trace
 from musicgen_edu.model import MusicGen
 from musicgen_edu.patterns import CodebookPattern
+from musicgen_edu.request import read_request
 
 # The stages in their order: the axes of each, and what it means; in braces stands what the run says.
 STAGES = {
@@ -172,7 +173,7 @@ def _makers(model: MusicGen) -> dict[str, list[Tensor]]:
 def _lines(model: MusicGen) -> dict[str, str]:
     projection = model.projection if model.projection is not None else model.text_encoder
     return {
-        "prompt": source_line(MusicGen._write_codes, "prompts ="),
+        "prompt": source_line(read_request, "prompts ="),
         "ids": source_line(type(model.tokenizer).__call__, "ids ="),
         "mask": source_line(type(model.tokenizer).__call__),
         "text states": source_line(type(model.text_encoder).forward),

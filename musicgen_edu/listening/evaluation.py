@@ -38,8 +38,9 @@ from musicgen_edu.listening.measurements import (
     train_all,
 )
 from musicgen_edu.listening.report import write_report
-from musicgen_edu.model import MAX_DURATION, MusicGen
+from musicgen_edu.model import MusicGen
 from musicgen_edu.presets import create_musicgen_model
+from musicgen_edu.request import MAX_DURATION
 
 SHORTEST = 3.0  # seconds: rhythm is heard up to two seconds back
 QUICK = Plan(prompts=40, judge_clips=600, real_clips=200, sweep_prompts=24, durations=())
