@@ -68,7 +68,7 @@ def iterate_codes(
 
 def iterate_windows(
     decoder: MusicGenDecoder,
-    condition: Condition,
+    condition: Told,
     frames: int,
     pattern: CodebookPattern,
     settings: SamplingSettings = SamplingSettings(),
@@ -160,7 +160,7 @@ def _create_chooser(
 
 def _write(
     decoder: MusicGenDecoder,
-    condition: Condition,
+    condition: Told,
     frames: int,
     pattern: CodebookPattern,
     guidance_scale: float | int,

@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -18,6 +19,8 @@ import torch
 import musicgen_edu
 from musicgen_edu import MusicGen, cli
 from musicgen_edu.audio import FORMATS
+from musicgen_edu.cli import output
+from musicgen_edu.reality.parity import create_reference
 
 SAMPLE_RATE, FRAME_RATE = 400, 50  # of the model that conftest.py makes
 
@@ -118,7 +121,7 @@ def test_other_formats_are_written_by_suffix(generate, suffix):
 
 
 def test_the_formats_of_the_help_are_those_that_audio_writes():
-    assert set(cli.SUFFIXES) == set(FORMATS)
+    assert set(output.SUFFIXES) == set(FORMATS)
 
 
 def test_two_commands_at_once_write_two_files(checkpoint, tmp_path):
@@ -226,6 +229,22 @@ def test_unknown_words_are_named_in_one_line(generate, capsys):
         ["piano", "--louder"],
         ["piano", "melody"],
         [],
+        ["piano", "--unconditional"],
+        ["piano", "--samples", "0"],
+        ["piano", "--samples", "-2"],
+        ["piano", "--samples", "101"],
+        ["piano", "--samples", "some"],
+        ["piano", "--window", "0"],
+        ["piano", "--stride", "0"],
+        ["piano", "--stride", "nan"],
+        ["piano", "--window", "2", "--stride", "2"],
+        ["piano", "--stride", "99"],
+        ["piano", "--duration", "601"],
+        ["piano", "--continue", "missing.wav"],
+        ["piano", "--continue", "."],
+        ["piano", "--continue", os.devnull],
+        ["piano", "--melody", "missing.wav"],
+        ["piano", "--continue"],
     ],
     ids=" ".join,
 )
@@ -238,6 +257,86 @@ def test_bad_input_is_one_sentence_and_exit_code_2(generate, words, capsys, unch
     assert code == 2
     assert err.startswith("musicgen-edu: ") and err.count("\n") == 1 and len(err) > 30
     assert os.listdir() == []
+
+
+SOUNDS = {  # what is wrong with each, and the samples
+    "is silent": [0.0] * 800,
+    "no finite numbers": [0.5, math.nan],
+    "holds no samples": [],
+    "less than one frame of 20 ms": [0.5] * 7,
+    "counts among the duration": [0.5, -0.5] * 400,
+}
+
+
+@pytest.mark.parametrize("wrong", SOUNDS)
+def test_sounds_that_cannot_be_continued(generate, wrong, capsys):
+    soundfile.write("start.wav", np.array(SOUNDS[wrong], dtype=np.float32), SAMPLE_RATE, subtype="FLOAT")
+    assert generate("piano", "--continue", "start.wav") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("musicgen-edu: ") and wrong in err and err.count("\n") == 1
+    assert os.listdir() == ["start.wav"]
+
+
+def test_text_is_no_sound(generate, capsys):
+    Path("start.wav").write_text("la la la")
+    assert generate("piano", "--continue", "start.wav") == 2
+    assert "start.wav cannot be read as audio; give a WAV" in capsys.readouterr().err
+
+
+def test_a_model_that_listens_to_no_melody(generate, capsys):
+    soundfile.write("tune.wav", np.full(800, 0.5), SAMPLE_RATE)
+    assert generate("piano", "--melody", "tune.wav") == 2
+    assert capsys.readouterr().err == (
+        'musicgen-edu: This model listens to no melody: take one of the "melody" models.\n'
+    )
+
+
+def test_a_sound_goes_on(generate, checkpoint, capsys):
+    """Stereo and of another rate, into a mono model."""
+    start = 0.5 * torch.randn(1, 2, 1000)
+    musicgen_edu.Audio(start, 1000).save("start.wav")
+    assert generate("piano", "--continue", "start.wav", "--output", "on.wav", "--true-level", "--seed", "3") == 0
+    assert "start       [1, 1, 400]     start.wav, 50 frames of it\n" in capsys.readouterr().out
+    audio = MusicGen.from_pretrained(checkpoint).generate("piano", 2, continue_from="start.wav", seed=3)
+    audio.save("wanted.wav")
+    assert Path("on.wav").read_bytes() == Path("wanted.wav").read_bytes()
+
+
+def test_without_a_prompt(generate, capsys):
+    assert generate("--unconditional") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("text        none\ncodes ") and "T5" not in out
+    assert os.listdir() == ["music.wav"]
+
+
+def test_samples_get_a_file_each(generate, capsys):
+    assert generate("sad flute", "--samples", "3", "--true-level") == 0
+    names = ["sad-flute.wav", "sad-flute-2.wav", "sad-flute-3.wav"]
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("file")] == names
+    assert generate("sad flute", "--samples", "2", "--true-level", "--output", "flute.wav") == 0
+    assert sorted(os.listdir()) == sorted([*names, "flute-1.wav", "flute-2.wav"])
+    for sample, name in enumerate(names):
+        assert generate("sad flute", "--seed", str(sample), "--true-level", "--output", "one.wav") == 0
+        one, many = musicgen_edu.load_audio("one.wav"), musicgen_edu.load_audio(name)
+        torch.testing.assert_close(one.waveform, many.waveform, atol=1e-3, rtol=0)
+
+
+def test_long_music_is_written_in_windows(generate, checkpoint):
+    assert generate("sad flute", "--duration", "4", "--window", "1", "--stride", "0.5", "--true-level") == 0
+    MusicGen.from_pretrained(checkpoint).generate("sad flute", 4, window=1, stride=0.5).save("wanted.wav")
+    assert Path("sad-flute.wav").read_bytes() == Path("wanted.wav").read_bytes()
+
+
+def test_a_melody_is_followed(tokenizer, tmp_path, monkeypatch, capsys):
+    create_reference({"melody": True}, tokenizer.vocab_size).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    musicgen_edu.Audio(torch.sin(torch.arange(32_000) * 0.9)[None, None], 1600).save("tune.wav")
+    command = ["generate", "piano", "--model", "model", "--duration", "0.5", "--melody", "tune.wav"]
+    assert cli.main([*command, "--true-level"]) == 0
+    assert "melody      [1, 7, 12]" in capsys.readouterr().out
+    MusicGen.from_pretrained("model").generate("piano", 0.5, melody="tune.wav").save("wanted.wav")
+    assert Path("piano.wav").read_bytes() == Path("wanted.wav").read_bytes()
 
 
 def test_an_existing_folder_is_no_output(generate, capsys):
@@ -301,7 +400,7 @@ def test_a_terminal_without_the_prompts_letters(generate_in_a_process, tmp_path)
     ],
 )
 def test_slug(prompt, name):
-    assert cli.slug(prompt) == name
+    assert output.slug(prompt) == name
 
 
 def test_version_and_help(capsys):
