@@ -99,14 +99,14 @@ def _sampling_settings(config: MusicGenConfig, changes: dict[str, float | int | 
 
 def _windows(config: MusicGenConfig, window: float | int | None, stride: float | int | None) -> tuple[int, int]:
     """Window and stride in frames; a stride that is not given is the model's own share of the window."""
-    seconds = config.window if window is None else window
-    window_frames = count_frames(seconds, config.codec, "window")
-    stride_frames = count_frames(seconds * config.stride / config.window if stride is None else stride, config.codec,
-                                 "stride")  # fmt: skip
+    length = config.window if window is None else window
+    window_frames = count_frames(length, config.codec, "window")
+    step = length * config.stride / config.window if stride is None else stride
+    stride_frames = count_frames(step, config.codec, "stride")
     if stride_frames >= window_frames:
         raise ValueError(
-            f"The stride must be shorter than the window, so that windows overlap: {stride:g} is no less than "
-            f"{seconds:g} seconds."
+            f"The stride must be shorter than the window, by a frame at least, so that windows overlap: {step:g} "
+            f"seconds are too many for {length:g}."
         )
     return window_frames, stride_frames
 
