@@ -23,6 +23,7 @@ from musicgen_edu.inspection.stages import Failure, Stage, Trace
 from musicgen_edu.model import MusicGen
 from musicgen_edu.patterns import CodebookPattern
 from musicgen_edu.request import read_request
+from musicgen_edu.tokenizer import as_prompts
 
 # The stages in their order: the axes of each, and what it means; in braces stands what the run says.
 STAGES = {
@@ -59,7 +60,7 @@ def trace(
 
     Raises what `model.generate` and `Audio.save` raise; a RuntimeError of PyTorch's only without `catch`.
     """
-    notes = _Notes()
+    notes, prompts = _Notes(), as_prompts(prompt)  # a way from text to sound has a text
     audio, failure = None, None
     try:
         with _listening(model, notes):
@@ -69,7 +70,6 @@ def trace(
         if not catch:
             raise
         failure = _find_failure(model, error)
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     notes.add("prompt", (len(prompts),), "str", sum(len(text.encode()) for text in prompts))
     notes.facts["prompt"] = ", ".join(f"“{text}”" for text in prompts)
     notes.facts["branches"] = _branches(notes, len(prompts))
