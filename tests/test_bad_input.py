@@ -92,9 +92,9 @@ def test_any_text(model, prompt):
 def test_any_prompt(model, prompt):
     audio = generate(model, prompt)
     if audio is not None:
-        prompts = [prompt] if isinstance(prompt, str) or prompt is None else list(prompt)
-        assert audio.prompts == (None if prompt is None else prompts)
-        assert len(audio.waveform) == len(prompts) and all(isinstance(text, str) for text in prompts)
+        prompts = [prompt] if isinstance(prompt, str) else prompt and list(prompt)
+        assert audio.prompts == prompts and len(audio.waveform) == (1 if prompts is None else len(prompts))
+        assert prompts is None or all(isinstance(text, str) for text in prompts)
 
 
 @thorough
@@ -150,6 +150,30 @@ def test_any_seed(model, seed):
     if audio is not None and seed is not None:
         seeds = [seed, seed] if isinstance(seed, int) else list(seed)
         assert len(seeds) == 2 and all(0 <= value < 2**63 and not isinstance(value, bool) for value in seeds)
+
+
+@thorough
+@given(
+    options=st.fixed_dictionaries(
+        {},
+        optional={
+            "samples": st.one_of(anything, st.integers(-1, 4)),
+            "window": st.one_of(anything, st.floats(0, 0.2)),
+            "stride": st.one_of(anything, st.floats(0, 0.2)),
+            "continue_from": st.one_of(anything, st.integers(0, 40).map(lambda samples: (torch.ones(samples), 400))),
+        },
+    )
+)
+@example(options={"continue_from": (torch.ones(8), 400, 400)})
+@example(options={"continue_from": (torch.ones(8), math.nan)})
+@example(options={"continue_from": "\x00"})
+@example(options={"window": 0.1, "stride": 0.08})
+def test_any_request(model, options):
+    audio = generate(model, duration=0.12, **options)
+    if audio is not None:
+        samples = options.get("samples", 1)
+        assert type(samples) is int and 1 <= samples == len(audio.waveform) and audio.codes.shape[2] == 6
+        assert all(options.get(name) is None or 0 < options[name] <= MAX_DURATION for name in ("window", "stride"))
 
 
 @thorough
