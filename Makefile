@@ -51,8 +51,9 @@ notebooks: $(VENV)/installed-lab  ## run all notebooks again and store their out
 notebook-costs: $(VENV)/installed-lab  ## print the seconds and the peak memory of every notebook
 	@$(BIN)/python tests/benchmarks/notebooks.py $(NOTEBOOKS)
 
-browser-test: $(VENV)/installed-browser  ## run all notebooks in a real browser and use their widgets
+browser-test: $(VENV)/installed-browser  ## run all notebooks in a real browser, use their widgets, and play live
 	@$(BIN)/python tests/browser/run.py $(NOTEBOOKS)
+	@$(BIN)/python tests/browser/play_live.py
 
 # What is compared must hold on other processors too.
 release-check: $(VENV)/installed-test  ## compare all notebooks as on an older processor, on one thread, without a network

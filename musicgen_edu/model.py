@@ -157,7 +157,7 @@ class MusicGen(nn.Module):
         given = dict(samples=samples, seed=seed, continue_from=continue_from, melody=melody)
         request = read_request(self.config, prompt, duration, window=window, stride=stride, **given, **settings)
         codes = torch.cat(list(self._write_codes(request, progress)), dim=2)
-        parts = [self.decode(codes)] if request.frames <= request.window else self._decode_chunks(
+        parts = [self.decode(codes)] if request.frames <= request.window else self.decode_chunks(
             codes.split(request.window, dim=2), request.frames, request.window
         )  # fmt: skip
         return Audio(torch.cat(list(parts), dim=2), self.config.codec.sample_rate, codes=codes, prompts=request.prompts)
@@ -179,7 +179,7 @@ class MusicGen(nn.Module):
         """
         chunk_frames = max(SHORTEST_CHUNK, count_frames(chunk_duration, self.config.codec, "chunk_duration"))
         request = read_request(self.config, prompt, duration, **options)
-        decoded = self._decode_chunks(self._write_codes(request, progress), request.frames, chunk_frames)
+        decoded = self.decode_chunks(self._write_codes(request, progress), request.frames, chunk_frames)
         rate, prompts = self.config.codec.sample_rate, request.prompts
         return (Audio(waveform, rate, prompts=prompts, gain=STREAM_GAIN) for waveform in decoded if waveform.shape[2])
 
@@ -221,7 +221,7 @@ class MusicGen(nn.Module):
         nothing = torch.zeros(request.clips, 1, self.config.decoder.hidden_size, **like)
         return self._condition(nothing, torch.zeros_like(nothing[:, :, 0], dtype=torch.bool), melody)
 
-    def _decode_chunks(self, pieces: Iterable[Tensor], frames: int, chunk_frames: int) -> Iterator[Tensor]:
+    def decode_chunks(self, pieces: Iterable[Tensor], frames: int, chunk_frames: int) -> Iterator[Tensor]:
         """Yield the samples that codes settle, `chunk_frames` of them at once: memory does not grow with length."""
         decoder, channels = StreamingCodecDecoder(self.codec), self.config.decoder.audio_channels
         waiting, done = [], 0

@@ -27,7 +27,7 @@ conditioning optimization
 audio player spectrogram config devices files
 _arguments _threads _torchaudio
 """
-PLANNED = {"classroom", "live", "conditioning"}  # rooms that are not built yet
+PLANNED = {"classroom", "conditioning"}  # rooms that are not built yet
 FLOORS = [line.split() for line in DRAWING.split("\n") if line]
 ORDER = [name for floor in FLOORS for name in floor]
 ROOMS_01_TO_07 = next(floor for floor in FLOORS if "generation" in floor)

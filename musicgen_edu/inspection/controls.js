@@ -94,12 +94,15 @@ function shown(model, el) {
   return follow(model, ["value"], show);
 }
 
+// What there is to draw, by its kind; a module that is read behind this one may add to it.
+const KINDS = { slider, choice, shown };
+
 export default {
   render({ model, el }) {
     const kind = model.get("kind");
     el.classList.add("musicgen-edu", `musicgen-${kind}`);
     if (model.get("tooltip")) el.title = model.get("tooltip");
     if (kind !== "shown") keepKeys(el);
-    return { slider, choice, shown }[kind](model, el);
+    return KINDS[kind](model, el);
   },
 };

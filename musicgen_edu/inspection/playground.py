@@ -11,7 +11,8 @@ import ipywidgets
 from musicgen_edu.audio import Audio
 from musicgen_edu.inspection.controls import Heard, Shown, Slider, View, play_button, row, stops, text_box
 from musicgen_edu.inspection.pictures import problem, status
-from musicgen_edu.model import WORD_VOCABULARY, MusicGen
+from musicgen_edu.model import MusicGen
+from musicgen_edu.tokenizer import WORD_VOCABULARY
 
 
 def say_unknown(model: MusicGen, prompt: str) -> str:
