@@ -10,14 +10,23 @@ import torch
 from torch import Tensor
 from transformers import (
     AutoTokenizer,
+    EncodecConfig,
     EncodecFeatureExtractor,
+    MusicgenConfig,
     MusicgenDecoderConfig,
+    MusicgenForCausalLM,
     MusicgenForConditionalGeneration,
+    MusicgenMelodyDecoderConfig,
+    MusicgenMelodyForCausalLM,
     MusicgenProcessor,
+    T5Config,
 )
 
 from musicgen_edu.config import DecoderConfig
+from musicgen_edu.decoder import MusicGenDecoder
 from musicgen_edu.reality.parity import CODEBOOK_SIZE
+
+Decoder = MusicgenForCausalLM | MusicgenMelodyForCausalLM
 
 # What a folder may hold besides the base: each line another path through the code.
 VARIANTS = {
@@ -88,9 +97,10 @@ def no_complaints():
     assert not records, [record.getMessage() for record in records]
 
 
-def decoder_sizes(config: DecoderConfig, **options: str) -> MusicgenDecoderConfig:
+def decoder_sizes(config: DecoderConfig, **options: str) -> MusicgenDecoderConfig | MusicgenMelodyDecoderConfig:
     """The same decoder in transformers' words, written here by hand: checkpoints/ is under test, too."""
-    return MusicgenDecoderConfig(
+    kind = MusicgenDecoderConfig if config.cross_attention else MusicgenMelodyDecoderConfig
+    return kind(
         vocab_size=config.codebook_size,
         num_codebooks=config.num_codebooks,
         hidden_size=config.hidden_size,
@@ -101,3 +111,32 @@ def decoder_sizes(config: DecoderConfig, **options: str) -> MusicgenDecoderConfi
         bos_token_id=config.special_token,
         **options,
     )
+
+
+def load_decoder(reference: Decoder, decoder: MusicGenDecoder) -> None:
+    """Copy our decoder's weights into transformers' by names alone: a prefix for everything but the heads."""
+    weights = {k if k.startswith("lm_heads") else f"model.decoder.{k}": v for k, v in decoder.state_dict().items()}
+    reference.load_state_dict(weights, strict=True)
+
+
+def decoder_in_transformers(decoder: MusicGenDecoder, attention: str = "sdpa") -> Decoder:
+    """transformers' decoder with the weights of ours."""
+    kind = MusicgenForCausalLM if decoder.config.cross_attention else MusicgenMelodyForCausalLM
+    reference = kind(decoder_sizes(decoder.config, attn_implementation=attention)).eval()
+    load_decoder(reference, decoder)
+    return reference
+
+
+def model_in_transformers(decoder: MusicGenDecoder) -> MusicgenForConditionalGeneration:
+    """transformers' whole model around the weights of our decoder, its other parts random."""
+    config = decoder.config
+    t5 = T5Config(vocab_size=50, d_model=config.text_hidden_size, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    codec = EncodecConfig(
+        num_filters=4, hidden_size=8, codebook_dim=8, codebook_size=config.codebook_size, num_lstm_layers=1
+    )
+    parts = MusicgenConfig(text_encoder=t5, audio_encoder=codec, decoder=decoder_sizes(config))
+    reference = MusicgenForConditionalGeneration(parts).eval()
+    load_decoder(reference.decoder, decoder)
+    special = dict.fromkeys(("pad_token_id", "bos_token_id", "decoder_start_token_id"), config.special_token)
+    reference.generation_config.update(**special)
+    return reference

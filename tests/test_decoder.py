@@ -8,12 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from jaxtyping import TypeCheckError
-from reference import decoder_sizes
-from transformers import (
-    MusicgenForCausalLM,
-    MusicgenMelodyDecoderConfig,
-    MusicgenMelodyForCausalLM,
-)
+from reference import decoder_in_transformers
 
 from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import PRESETS, DecoderConfig
@@ -35,24 +30,14 @@ def make_inputs(config: DecoderConfig, steps: int = 9, tokens: int = 5):
     return codes, torch.randn(3, tokens, config.hidden_size) * mask[..., None], mask
 
 
-def make_reference(config: DecoderConfig, attention: str = "sdpa") -> MusicgenForCausalLM:
-    return MusicgenForCausalLM(decoder_sizes(config, attn_implementation=attention)).eval()
-
-
-def load_into_reference(reference: MusicgenForCausalLM, decoder: MusicGenDecoder) -> None:
-    """Copy by names alone: a prefix for everything but the heads."""
-    weights = {k if k.startswith("lm_heads") else f"model.decoder.{k}": v for k, v in decoder.state_dict().items()}
-    reference.load_state_dict(weights, strict=True)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("config", SIZES.values(), ids=SIZES.keys())
 def test_logits_equal_transformers(config):
-    decoder, reference = MusicGenDecoder(config), make_reference(config)
+    decoder = MusicGenDecoder(config)
     for parameter in decoder.parameters():  # norms that do something, unlike freshly made ones
         parameter.add_(0.1 * torch.randn_like(parameter) * parameter.std().nan_to_num(1).clamp(min=0.1))
-    load_into_reference(reference, decoder)
     codes, text_states, mask = make_inputs(config)
+    reference = decoder_in_transformers(decoder)
     expected = reference(codes.flatten(0, 1), encoder_hidden_states=text_states, encoder_attention_mask=mask).logits
     logits = decoder(codes, Condition(text_states, mask))
     torch.testing.assert_close(logits.flatten(0, 1), expected, rtol=1e-5, atol=1e-5)
@@ -61,8 +46,8 @@ def test_logits_equal_transformers(config):
 @torch.no_grad()
 def test_long_sequence_equals_transformers(decoder_config):
     """Positions past 2048, where transformers' table grows."""
-    decoder, reference = MusicGenDecoder(decoder_config), make_reference(decoder_config)
-    load_into_reference(reference, decoder)
+    decoder = MusicGenDecoder(decoder_config)
+    reference = decoder_in_transformers(decoder)
     codes, text_states, mask = make_inputs(decoder_config, steps=2100)
     expected = reference(codes.flatten(0, 1), encoder_hidden_states=text_states, encoder_attention_mask=mask).logits
     torch.testing.assert_close(
@@ -149,8 +134,8 @@ def test_padding_and_company_change_nothing(decoder_config, steps, tokens):
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_null_condition_is_no_cross_attention(decoder_config, attention):
     """A row without any text: finite, blind to the text states, and transformers' logits in both its kernels."""
-    decoder, reference = MusicGenDecoder(decoder_config), make_reference(decoder_config, attention)
-    load_into_reference(reference, decoder)
+    decoder = MusicGenDecoder(decoder_config)
+    reference = decoder_in_transformers(decoder, attention)
     codes, text_states, _ = make_inputs(decoder_config)
     mask, silence = torch.zeros(3, 5, dtype=torch.bool), torch.zeros_like(text_states)
     logits = decoder(codes, Condition(text_states, mask))
@@ -164,18 +149,7 @@ def test_a_condition_before_the_codes_equals_transformers(decoder_config, chunks
     """MusicGen Melody's decoder: no cross-attention, what is told stands before the codes; with a cache and without."""
     config = dataclasses.replace(decoder_config, cross_attention=False)
     decoder = MusicGenDecoder(config)
-    sizes = MusicgenMelodyDecoderConfig(
-        vocab_size=config.codebook_size,
-        num_codebooks=config.num_codebooks,
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        ffn_dim=config.ffn_size,
-        pad_token_id=config.special_token,
-        bos_token_id=config.special_token,
-    )
-    reference = MusicgenMelodyForCausalLM(sizes).eval()
-    load_into_reference(reference, decoder)
+    reference = decoder_in_transformers(decoder)
     codes, prefix, nothing = make_inputs(config)[0], torch.randn(3, 6, 24), torch.zeros(3, 0, 24)
     condition = Condition(nothing, torch.zeros(3, 0, dtype=torch.bool), prefix, torch.zeros_like(prefix))
     expected = reference(codes.flatten(0, 1), encoder_hidden_states=prefix).logits[:, -9:]

@@ -9,13 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import decoder_sizes
-from transformers import (
-    EncodecConfig,
-    MusicgenConfig,
-    MusicgenForConditionalGeneration,
-    T5Config,
-)
+from reference import model_in_transformers
 
 from musicgen_edu.conditioning import ChangingCondition, Condition
 from musicgen_edu.config import DecoderConfig, SamplingSettings
@@ -55,22 +49,6 @@ def write(decoder, condition, frames, pattern=DELAY, seed=0, progress=None, know
     return generate_codes(decoder, condition, frames, pattern, settings, seed=seed, progress=progress, known=known)
 
 
-def make_reference(decoder: MusicGenDecoder) -> MusicgenForConditionalGeneration:
-    """transformers' whole model around the weights of `decoder`."""
-    config = decoder.config
-    t5 = T5Config(vocab_size=50, d_model=config.text_hidden_size, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    codec = EncodecConfig(
-        num_filters=4, hidden_size=8, codebook_dim=8, codebook_size=config.codebook_size, num_lstm_layers=1
-    )
-    parts = MusicgenConfig(text_encoder=t5, audio_encoder=codec, decoder=decoder_sizes(config))
-    reference = MusicgenForConditionalGeneration(parts).eval()
-    ours = {k if k.startswith("lm_heads") else f"model.decoder.{k}": v for k, v in decoder.state_dict().items()}
-    reference.decoder.load_state_dict(ours)
-    for token in ("pad_token_id", "bos_token_id", "decoder_start_token_id"):
-        setattr(reference.generation_config, token, config.special_token)
-    return reference
-
-
 def assert_far_from_ties(decoder, condition, codes, guidance_scale):
     """The two best scores of every valid cell differ by far more than two implementations' rounding (1e-5)."""
     columns = DELAY.interleave(codes, decoder.config.special_token)[:, :, :-1]
@@ -85,7 +63,7 @@ def assert_far_from_ties(decoder, condition, codes, guidance_scale):
 def test_greedy_tokens_are_those_of_transformers(guidance_scale, monkeypatch):
     """A padded batch through transformers' whole `generate`, its codes caught where they reach the codec."""
     decoder, frames, caught = make_decoder(), 20, []
-    reference = make_reference(decoder)
+    reference = model_in_transformers(decoder)
     ids = torch.tensor([[5, 17, 30, 1, 0, 0], [8, 9, 10, 11, 12, 1]])
     mask = (ids != 0).long()
     decode = reference.audio_encoder.decode

@@ -441,6 +441,16 @@ def test_tensors_that_do_not_fit_are_named(base_folder, tmp_path):
         MusicGen.from_pretrained(tmp_path)
 
 
+def test_a_shard_that_is_missing_is_named(own_folder, tmp_path):
+    for file in own_folder.iterdir():
+        if "-00002-of-" not in file.name:
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(
+        FileNotFoundError, match=r"weights model-00002-of-000\d\d.safetensors are missing in .*: copy all"
+    ):
+        MusicGen.from_pretrained(tmp_path)
+
+
 def test_a_folder_without_tokenizer_opens_but_cannot_read_prompts(base_folder, tmp_path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((base_folder / name).read_bytes())

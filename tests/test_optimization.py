@@ -10,7 +10,7 @@ import pytest
 import test_decoder
 import torch
 import torch.nn.functional as F
-from test_decoder import load_into_reference, make_reference
+from reference import decoder_in_transformers
 from torch import nn
 
 from musicgen_edu import MusicGen, create_musicgen_model
@@ -65,8 +65,7 @@ def test_logits_differ_by_the_rounding_of_the_weights_only(decoder, rung):
 @torch.no_grad()
 def test_fp32_gives_the_greedy_tokens_of_transformers(decoder):
     """Teacher forcing, step by step with a cache; ties closer than ten times the difference are left out."""
-    reference = make_reference(CONFIG)
-    load_into_reference(reference, decoder)
+    reference = decoder_in_transformers(decoder)
     codes, condition = make_inputs(CONFIG, steps=40)
     theirs = reference(
         codes.flatten(0, 1), encoder_hidden_states=condition.states, encoder_attention_mask=condition.mask

@@ -1,4 +1,4 @@
-"""Presets: Meta's sizes to the last parameter, and overrides that are checked."""
+"""Presets: overrides that are checked, and what follows from them."""
 
 from __future__ import annotations
 

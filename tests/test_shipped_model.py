@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -172,3 +174,13 @@ def test_it_can_be_saved_as_it_is_shipped(shipped, tmp_path):
     shipped.save_pretrained(tmp_path, dtype=torch.bfloat16)
     again = named_tensors(MusicGen.from_pretrained(tmp_path))
     assert all(torch.equal(tensor, again[name]) for name, tensor in named_tensors(shipped).items())
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak so")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_opening_takes_little_more_memory_than_the_weights(dtype):
+    """In a process of its own; `tests/benchmarks/loading.py` prints the same for the shape of Meta's small model."""
+    open_alone = runpy.run_path(str(Path(__file__).parent / "benchmarks" / "loading.py"))["open_alone"]
+    megabytes, share, _ = open_alone(SHIPPED, dtype)
+    assert megabytes > 80, "too few weights to tell them from what else is allocated"
+    assert 1 <= share <= 1.15

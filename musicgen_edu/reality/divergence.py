@@ -8,6 +8,7 @@ order of the computation. What comes before the first difference is right; what 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +20,12 @@ from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.model import MusicGen
 
 ROUNDING = 1e-4  # of the larger tensor's own size: two right programs in float32 stay far below it
+_NAMES = (  # of our modules, and in a checkpoint
+    (r"^text_encoder\.model\.", "text_encoder."),
+    (r"^decoder\.(?!lm_heads\.)", "decoder.model.decoder."),
+    (r"^codec\.(encoder|decoder)\.model\.", r"audio_encoder.\1.layers."),
+    (r"\.(conv|convtr)\.\1$", ".conv"),
+)
 
 
 @dataclass(frozen=True)
@@ -87,18 +94,21 @@ def watched_outputs(model: nn.Module, run: Callable[[nn.Module], object]) -> dic
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The layers of text encoder and decoder, named as in a checkpoint.
+    """The layers of text encoder, decoder and codec, named as in a checkpoint.
 
     The projections between them mask and repeat inside the one program and behind the layer in the other.
     """
-    prefixes = {"text_encoder.": "text_encoder.", "decoder.": "decoder."}
-    if isinstance(model, MusicGen):
-        prefixes = {"text_encoder.model.": "text_encoder.", "decoder.lm_heads.": "decoder.lm_heads.",
-                    "decoder.": "decoder.model.decoder."}  # fmt: skip
+    ours = isinstance(model, MusicGen)
     for name, layer in model.named_modules():
-        start = next((start for start in prefixes if name.startswith(start)), None)
-        if start is not None:
-            yield prefixes[start] + name.removeprefix(start), layer
+        name = _ours_in_a_checkpoint(name) if ours else name
+        if name.startswith(("text_encoder.", "decoder.", "audio_encoder.")):
+            yield name, layer
+
+
+def _ours_in_a_checkpoint(name: str) -> str:
+    for own, theirs in _NAMES:
+        name = re.sub(own, theirs, name)
+    return name
 
 
 def _pairs(one: dict[str, Tensor], other: dict[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:

@@ -75,10 +75,9 @@ def create_reference(variant: dict, vocab_size: int = 74) -> Reference:
     }
     if variant.get("melody"):
         config = MusicgenMelodyConfig(**parts, decoder=MusicgenMelodyDecoderConfig(**decoder), chroma_length=7)
-        return _enlarged(MusicgenMelodyForConditionalGeneration(config).eval())
-    return _enlarged(
-        MusicgenForConditionalGeneration(MusicgenConfig(**parts, decoder=MusicgenDecoderConfig(**decoder)))
-    )
+        return _enlarged(MusicgenMelodyForConditionalGeneration(config))
+    config = MusicgenConfig(**parts, decoder=MusicgenDecoderConfig(**decoder))
+    return _enlarged(MusicgenForConditionalGeneration(config))
 
 
 @torch.no_grad()
@@ -114,13 +113,13 @@ class Pair:
             logits = self.reference(**options, **melody).logits
         return logits.unflatten(0, codes.shape[:2])[:, :, -codes.shape[2] :]
 
-    def explain(self, codes: Tensor) -> str:
-        """Where the two part, for the message of a check that failed."""
-
-        def run(model: MusicGen | Reference) -> Scores:
-            return self.our_scores(codes) if model is self.ours else self.their_scores(codes)
-
-        return f"; {first_divergence(self.ours, self.reference, run) or 'no layer differs'}"
+    def explain(self, codes: Tensor, played: bool = False) -> str:
+        """Where the two part on the way to scores, or to sound, for the message of a check that failed."""
+        ways = self.our_scores, self.their_scores
+        if played:
+            ways = self.ours.codec.decode, lambda codes: self.reference.audio_encoder.decode(codes[None], [None])
+        found = first_divergence(self.ours, self.reference, lambda model: ways[model is not self.ours](codes))
+        return f"; {found or 'no layer differs'}"
 
 
 @contextmanager
@@ -203,7 +202,8 @@ def check_sound(pair: Pair) -> Check:
         ]
         ours = pair.ours.decode(codes)
     difference = farthest(ours, torch.cat(theirs, dim=1))
-    return Check("sound", difference <= LIMIT, f"{difference:.0e} apart")
+    where = "" if difference <= LIMIT else pair.explain(codes[:, ::channels], played=True)
+    return Check("sound", difference <= LIMIT, f"{difference:.0e} apart{where}")
 
 
 def check_saved(pair: Pair) -> Check:
@@ -263,7 +263,8 @@ def check_prefix(pair: Pair) -> Check:
         theirs = pair.reference(**options, decoder_input_ids=start).encoder_hidden_states
         ours = pair.ours.condition(pair.ids, pair.mask, pair.melody).prefix
     difference = farthest(ours, theirs)
-    return Check("prefix", difference <= LIMIT, f"{difference:.0e} apart")
+    where = "" if difference <= LIMIT else pair.explain(_random_codes(pair))
+    return Check("prefix", difference <= LIMIT, f"{difference:.0e} apart{where}")
 
 
 CHECKS: tuple[Callable[[Pair], Check], ...] = (
