@@ -4,18 +4,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-PROMPT ?= loud happy piano melody, fast
+PROMPT ?= loud happy piano arpeggio, fast
 DURATION ?= 8
-SEED ?= 3
+SEED ?= 4
 # Handed over through the environment, unexpanded, so that quotes, spaces and dollar signs in a prompt arrive as typed.
 override export PROMPT := $(value PROMPT)
 override export DURATION := $(value DURATION)
 override export SEED := $(value SEED)
 
+# How many students run which notebook at once: make class-test STUDENTS=12 NOTEBOOK=notebooks/07_generation.ipynb
+STUDENTS ?= 6
+NOTEBOOK ?= notebooks/00_text_to_music.ipynb
+
 # Which notebooks are run, compared, measured or opened: make browser-test NOTEBOOKS=notebooks/05*.ipynb
 NOTEBOOKS ?= notebooks/*.ipynb
 
-.PHONY: help music lab test notebooks notebook-costs browser-test release-check parity benchmark clean
+.PHONY: help music lab test notebooks notebook-costs class-test browser-test release-check parity benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -51,7 +55,14 @@ notebooks: $(VENV)/installed-lab  ## run all notebooks again and store their out
 notebook-costs: $(VENV)/installed-lab  ## print the seconds and the peak memory of every notebook
 	@$(BIN)/python tests/benchmarks/notebooks.py $(NOTEBOOKS)
 
+<<<<<<< HEAD
 browser-test: $(VENV)/installed-browser  ## run all notebooks in a real browser, use their widgets, and play live
+=======
+class-test: $(VENV)/installed-lab  ## run a notebook as a class would, many kernels at once: make class-test STUDENTS=6
+	@$(BIN)/python -m musicgen_edu.classroom.class_test --students="$(STUDENTS)" "$(NOTEBOOK)"
+
+browser-test: $(VENV)/installed-browser  ## run all notebooks in a real browser and use their widgets
+>>>>>>> 06cb83a (make class-test: a notebook run by a whole class at once, with times, failures and memory a student; the first clip is chosen by one command among fifty; clips to be compared share one gain; long lines of output are wrapped)
 	@$(BIN)/python tests/browser/run.py $(NOTEBOOKS)
 	@$(BIN)/python tests/browser/play_live.py
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from musicgen_edu import cli
 from musicgen_edu.composer import captions, score
 
 if sys.version_info >= (3, 11):
@@ -108,7 +110,7 @@ def imported_distributions(paths: list[Path]) -> set[str]:
 
 def test_the_package_imports_what_it_declares_and_nothing_else():
     for_training = [path for folder in ("composer", "training") for path in (PACKAGE / folder).rglob("*.py")]
-    for_notebooks = list((PACKAGE / "inspection").rglob("*.py"))
+    for_notebooks = [path for folder in ("inspection", "classroom") for path in (PACKAGE / folder).rglob("*.py")]
     otherwise = [path for path in PACKAGE.rglob("*.py") if path not in for_training + for_notebooks]
     assert imported_distributions(otherwise) | {"numpy"} == set(core)  # numpy is met through Tensor.numpy()
     assert imported_distributions(for_training) <= set(core) | set(requirements(extras["train"]))
@@ -142,3 +144,18 @@ def test_shipped_files_are_small_enough():
     assert weights, "the package ships a model"
     assert sum(weights) <= 90 and max(weights) <= 50
     assert sum(data) <= 5
+
+
+def test_readme_make_the_command_line_and_room_00_begin_with_the_same_clip():
+    prompt, seed = re.findall(
+        r"^(?:PROMPT|SEED) \?= (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"make music  # {prompt}\n" in readme
+    assert f'model.generate("{prompt}", duration=8.0, seed={seed})' in readme
+    command = f'musicgen-edu generate "{prompt}" --seed {seed}\n'
+    assert command in readme and command in cli.EXAMPLES
+    (path,) = (ROOT / "notebooks").glob("00_*.ipynb")
+    cells = ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    first = next(cell for cell in cells if "model.generate(" in cell)
+    assert f'"{prompt}"' in first and f"seed={seed})" in first

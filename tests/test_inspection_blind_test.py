@@ -10,11 +10,12 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from musicgen_edu.audio import Audio
+from musicgen_edu.audio import Audio, load_audio
 from musicgen_edu.inspection.blind_test import (
     SIDES,
     Trial,
     _player,
+    _players,
     binomial_p_value,
     draw_score,
     draw_trials,
@@ -224,3 +225,13 @@ def test_recordings_are_rounded_as_files_are(tmp_path):
     audio = clip(0.1)
     (heard,) = re.findall(r"base64,([^\"]+)", _player("A", audio.waveform[0], RATE))
     assert base64.b64decode(heard) == audio.save(tmp_path / "a.wav").read_bytes()
+
+
+def test_all_recordings_of_a_trial_are_heard_at_the_listening_level(tmp_path):
+    """By one gain, which comes after that which makes them equal: no clip is turned up beyond the loudest."""
+    players = _players(clip(0.1, 0.01), clip(0.3, 0.002), Trial("piano", "A", "B"))
+    gains = []
+    for sound in re.findall(r"base64,([^\"]+)", players):
+        (tmp_path / "heard.wav").write_bytes(base64.b64decode(sound))
+        gains.append(load_audio(tmp_path / "heard.wav").listening_gain())
+    assert len(gains) == 3 and min(gains) == pytest.approx(0, abs=0.1) and max(gains) < 3

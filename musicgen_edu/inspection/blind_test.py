@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 import ipywidgets
+import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -19,6 +20,7 @@ from musicgen_edu.audio import Audio, encode_file
 from musicgen_edu.inspection.controls import Choice, Shown, Slider, View, play_button, row, stops
 from musicgen_edu.inspection.pictures import BLUE, ORANGE, RED, Picture, picture, problem, status
 from musicgen_edu.listening.metrics import wilson_interval
+from musicgen_edu.player import listening_gain
 
 SIDES = ("A", "B")
 MOST_TRIALS = 50  # that the view asks
@@ -118,20 +120,17 @@ def explore_blind_test(pairs: Mapping[str, tuple[Audio, Audio]], trials: int = 3
 
     `pairs` holds, by name, an original and another recording of it. Without a seed nobody knows the order.
     """
-    count = Slider("Trials", stops(1, MOST_TRIALS), trials, tooltip="How many questions to answer")
-    start = play_button("Start", "Draw a new random order and begin with the first trial")
-    choice = Choice("X is", SIDES, disabled=True, tooltip="Which of the two recordings X is")
-    answer = play_button("Answer", "Note this answer and go on to the next trial")
-    answer.disabled = True
-    chance, chosen = Shown(value=status(_needed(trials))), Shown()
+    count, start, choice, answer = _controls(trials)
+    chance, chosen = _explained(count, choice)
     heard, shown = Shown(), Shown(value=status("Choose how many trials, and press Start."))
     drawn: list[Trial] = []
     answers: list[str] = []
 
     def ask() -> None:
         choice.value, choice.disabled, answer.disabled = None, False, False
-        trial = f"Trial {len(answers) + 1} of {len(drawn)}. Listen as often as you like; guess if you must."
-        shown.value, heard.value = status(trial), _players(*pairs[drawn[len(answers)].name], drawn[len(answers)])
+        trial, place = drawn[len(answers)], f"Trial {len(answers) + 1} of {len(drawn)}."
+        shown.value = status(f"{place} Listen as often as you like; guess if you must.")
+        heard.value = _players(*pairs[trial.name], trial)
 
     def begin(_: ipywidgets.Button) -> None:
         try:
@@ -154,14 +153,31 @@ def explore_blind_test(pairs: Mapping[str, tuple[Audio, Audio]], trials: int = 3
             choice.disabled = answer.disabled = True
             heard.value, shown.value = "", _result(drawn, answers)
 
+    start.on_click(begin)
+    answer.on_click(note)
+    return View([row(count, start), chance, shown, heard, row(choice, answer), chosen], shown)
+
+
+def _controls(trials: int) -> tuple[Slider, ipywidgets.Button, Choice, ipywidgets.Button]:
+    """How many trials, start, the answer, and the button that notes it: the last two wait for the first trial."""
+    count = Slider("Trials", stops(1, MOST_TRIALS), trials, tooltip="How many questions to answer")
+    start = play_button("Start", "Draw a new random order and begin with the first trial")
+    choice = Choice("X is", SIDES, disabled=True, tooltip="Which of the two recordings X is")
+    answer = play_button("Answer", "Note this answer and go on to the next trial")
+    answer.disabled = True
+    return count, start, choice, answer
+
+
+def _explained(count: Slider, choice: Choice) -> tuple[Shown, Shown]:
+    """Two sentences that follow the controls: how many right answers it takes, and which one is chosen."""
+    chance, chosen = Shown(value=status(_needed(count.value))), Shown()
+
     def follow(_: object) -> None:
         chosen.value = status(f"You say {choice.value}: press Answer to note it.") if choice.value else ""
 
     count.observe(lambda change: chance.set_trait("value", status(_needed(change["new"]))), "value")
     choice.observe(follow, "value")
-    start.on_click(begin)
-    answer.on_click(note)
-    return View([row(count, start), chance, shown, heard, row(choice, answer), chosen], shown)
+    return chance, chosen
 
 
 def _needed(trials: int) -> str:
@@ -179,8 +195,12 @@ def _check(pairs: Mapping[str, tuple[Audio, Audio]]) -> None:
 
 
 def _players(original: Audio, other: Audio, trial: Trial) -> str:
-    """Players for A, B and X, as WAV: a player's own compression would be heard in both. No picture, it would tell."""
-    first, second = match_levels(original.waveform, other.waveform)
+    """Players for A, B and X, as WAV: a player's own compression would be heard in both. No picture, it would tell.
+
+    One gain brings them to the listening level: what cannot be heard cannot be told apart.
+    """
+    both = torch.cat(match_levels(original.waveform, other.waveform))
+    first, second = (both * 10 ** (listening_gain(both, original.sample_rate) / 20)).split(len(original.waveform))
     sides = dict(zip(SIDES, (first, second) if trial.original == "A" else (second, first), strict=True))
     sides["X"] = sides[trial.answer]
     return "".join(_player(name, clip[0], original.sample_rate) for name, clip in sides.items())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from musicgen_edu.codec import Codec
@@ -44,48 +47,56 @@ def train_codec(
     """
     with accelerator.main_process_first():
         samples = cached_waveforms(folder / "waveforms.safetensors", 250, recipe.codec_clips)
-    hop, first = codec.config.hop_length, to_float(samples[:160])
+    first = to_float(samples[:160])
     if from_nothing:
         start_as_lapped_transform(codec, first)
     make_encoder_memoryless(codec)
-
     instruments = [compose_clip(250, seed).attributes.instrument for seed in range(len(samples))]
-
-    def segments_of(batch: int, shares: dict[str, float]):
-        """Batches of segments, by step and process; `shares` tells how often an instrument is drawn, else once."""
-        weights = [shares.get(instrument, 1.0) for instrument in instruments]
-
-        def segments(step: int, process: int) -> Tensor:
-            rng = random.Random(f"{recipe.seed} {step} {process}")
-            length, last = recipe.codec_segment * hop, samples.shape[2] // hop - recipe.codec_segment
-            rows = rng.choices(range(len(samples)), weights, k=batch)
-            starts = [rng.randrange(last + 1) * hop for _ in rows]
-            chosen = [samples[row, :, start : start + length] for row, start in zip(rows, starts, strict=True)]
-            gains = [10 ** rng.uniform(-0.5, 0.0) for _ in rows]  # more levels than the composer's two
-            return to_float(torch.stack(chosen)) * torch.tensor(gains, dtype=torch.float32, device="cpu")[:, None, None]
-
-        return segments
-
+    segments_of = partial(draw_segments, samples, instruments, codec.config.hop_length, recipe)
     segments = segments_of(recipe.codec_batch, {})
-    common = dict(learning_rate=recipe.codec_learning_rate, accelerator=accelerator, seed=recipe.seed,
-                  save_every=recipe.save_every)  # fmt: skip
+    common = dict(accelerator=accelerator, seed=recipe.seed, save_every=recipe.save_every)
+    learning = dict(learning_rate=recipe.codec_learning_rate, **common)
     if from_nothing:
         autoencoder = CodecObjective(codec, quantize=False)
-        fit(autoencoder, segments, steps=recipe.codec_warmup_steps, folder=folder / "warmup", **common)
+        fit(autoencoder, segments, steps=recipe.codec_warmup_steps, folder=folder / "warmup", **learning)
         codec.cpu()
         torch.manual_seed(recipe.seed)  # as if the warm-up had not run just now, for it may have been loaded
         with torch.no_grad():
             start_codebooks(codec, codec.encoder(first).transpose(1, 2).flatten(0, 1))
-    fit(CodecObjective(codec), segments, steps=recipe.codec_steps, folder=folder, **common)
-    common["learning_rate"] = recipe.sharpen_learning_rate
+    fit(CodecObjective(codec), segments, steps=recipe.codec_steps, folder=folder, **learning)
+    _train_codecs_decoder(codec, segments_of, recipe, folder, common)
+    codec.cpu().eval()
+
+
+def _train_codecs_decoder(codec: Codec, segments_of: Callable, recipe: Recipe, folder: Path, common: dict) -> None:
+    """The stages that leave the codes alone: first by the spectrum, then against a discriminator."""
+    learning = dict(learning_rate=recipe.sharpen_learning_rate, **common)
     segments = segments_of(recipe.codec_batch, BLURRED)
-    fit(SharpenObjective(codec), segments, steps=recipe.sharpen_steps, folder=folder / "sharpen", **common)
-    common["learning_rate"] = recipe.adversarial_learning_rate
+    fit(SharpenObjective(codec), segments, steps=recipe.sharpen_steps, folder=folder / "sharpen", **learning)
+    learning = dict(learning_rate=recipe.adversarial_learning_rate, **common)
     segments = segments_of(recipe.adversarial_batch, BLURRED)
     torch.manual_seed(recipe.seed)  # the discriminator begins at random
     adversarial = AdversarialObjective(codec)
-    fit(adversarial, segments, steps=recipe.adversarial_steps, folder=folder / "adversarial", **common)
-    codec.cpu().eval()
+    fit(adversarial, segments, steps=recipe.adversarial_steps, folder=folder / "adversarial", **learning)
+
+
+def draw_segments(
+    samples: Int[Tensor, "clips channels samples"], instruments: list[str], hop: int, recipe: Recipe, batch: int,
+    shares: dict[str, float],
+) -> Callable[[int, int], Float[Tensor, "batch channels segment"]]:  # fmt: skip
+    """Batches of segments, by step and process; `shares` tells how often an instrument is drawn, else once."""
+    weights = [shares.get(instrument, 1.0) for instrument in instruments]
+    length, last = recipe.codec_segment * hop, samples.shape[2] // hop - recipe.codec_segment
+
+    def segments(step: int, process: int) -> Float[Tensor, "batch channels segment"]:
+        rng = random.Random(f"{recipe.seed} {step} {process}")
+        rows = rng.choices(range(len(samples)), weights, k=batch)
+        starts = [rng.randrange(last + 1) * hop for _ in rows]
+        chosen = [samples[row, :, start : start + length] for row, start in zip(rows, starts, strict=True)]
+        gains = [10 ** rng.uniform(-0.5, 0.0) for _ in rows]  # more levels than the composer's two
+        return to_float(torch.stack(chosen)) * torch.tensor(gains, dtype=torch.float32, device="cpu")[:, None, None]
+
+    return segments
 
 
 def train_to_read(model: MusicGen, recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:

@@ -1,0 +1,1 @@
+"""For who teaches: whether one machine carries a class."""
