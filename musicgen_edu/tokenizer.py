@@ -56,14 +56,14 @@ class UnknownWordsWarning(UserWarning):
 class Tokenizer:
     """Turns prompts into piece ids and back. Ids 0, 1 and 2 are padding, end and unknown, as in T5.
 
-    `model_file` is a sentencepiece model, or its content as bytes. Raises FileNotFoundError where there is no such
-    file, ValueError where it is no sentencepiece model of T5's kind.
+    `model_file` is a sentencepiece model, or its content as bytes. Raises TypeError for anything else,
+    FileNotFoundError where there is no such file, ValueError where it is no sentencepiece model of T5's kind.
     """
 
     pad_id, eos_id, unk_id = 0, 1, 2
 
     def __init__(self, model_file: str | os.PathLike | bytes) -> None:
-        content = model_file if isinstance(model_file, bytes) else Path(model_file).read_bytes()
+        content = model_file if isinstance(model_file, bytes) else _read(model_file)
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_proto=content)
         except RuntimeError as error:
@@ -116,8 +116,11 @@ class Tokenizer:
         return ids[: MAX_PIECES - 1] + [self.eos_id]
 
     def decode(self, ids: Iterable[int] | Int[Tensor, " text_tokens"]) -> str:
-        """Return the text of the ids, without padding and end."""
-        return self._model.decode([int(index) for index in ids])
+        """Return the text of the ids, without padding and end. Raises ValueError for a number that is no piece's id."""
+        ids = [int(index) for index in ids]
+        if strange := [index for index in ids if not 0 <= index < self.vocab_size]:
+            raise ValueError(f"Ids lie in 0…{self.vocab_size - 1}, and {strange[0]} is not one of them.")
+        return self._model.decode(ids)
 
     def pieces(self, text: str) -> list[str]:
         """Return the pieces that `encode` counts, one an id."""
@@ -220,6 +223,14 @@ def _separating_normalizer() -> sentencepiece.SentencePieceNormalizer:
     separating = {source: "".join(spaced.get(letter, letter) for letter in rules[source]) for source in rules}
     separating |= {mark: spaced[mark] for mark in marks if not separating.get(mark, "").endswith(" ")}
     return sentencepiece.SentencePieceNormalizer(norm_map=list(separating.items()))
+
+
+def _read(model_file: str | os.PathLike) -> bytes:
+    if not isinstance(model_file, str | os.PathLike):
+        raise TypeError(f"A tokenizer is read from a file's path, or from bytes, not from {model_file!r}.")
+    if not Path(model_file).is_file():
+        raise FileNotFoundError(f"There is no tokenizer file {model_file}: give the path of a spiece.model.")
+    return Path(model_file).read_bytes()
 
 
 def _check(text: str) -> str:

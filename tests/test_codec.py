@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from encodec.quantization.core_vq import EuclideanCodebook, kmeans
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import EncodecConfig, EncodecModel
@@ -365,6 +366,28 @@ def test_k_means_lowers_the_error_level_by_level():
     assert all(after < 0.85 * before for before, after in pairwise(errors)), errors
     used = codec.quantizer.vq.encode(latents.T[None])[:, 0]
     assert all(len(row.unique()) == 8 for row in used), "every entry stands for something"
+
+
+def test_k_means_starts_as_well_as_encodecs_and_stays_where_it_began():
+    """encodec 0.1.1 notes means where its update expects sums, so that its own start is lost at the first step."""
+    vectors = torch.randn(2_000, 12) * torch.linspace(0.2, 3, 12)
+
+    def error(entries):
+        return torch.cdist(vectors, entries).amin(dim=1).square().mean().item()
+
+    theirs, counts = kmeans(vectors, 32)
+    codec = build(replace(TINY, hidden_size=12, codebook_size=32))
+    start_codebooks(codec, vectors)
+    codebook = codec.quantizer.vq.layers[0]._codebook
+    ours = codebook.embed.clone()
+    assert error(ours) < 1.1 * error(theirs)
+    update_codebook(codebook, vectors, codebook.quantize(vectors))
+    assert (codebook.embed - ours).norm() < 0.01 * ours.norm() and error(codebook.embed) < 1.01 * error(ours)
+    reference = EuclideanCodebook(12, 32, kmeans_init=True).train()
+    reference(vectors[None])
+    assert (
+        counts.min() > 2 and reference.embed.norm() < 0.1 * theirs.norm() and error(reference.embed) > 2 * error(theirs)
+    )
 
 
 def test_k_means_copes_with_fewer_distinct_vectors_than_entries():

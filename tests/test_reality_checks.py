@@ -157,6 +157,23 @@ def test_scores_refuse_a_small_error(changeable, reference):
     assert not reality_checks.check_scores(changeable, reference).passed
 
 
+def test_scores_are_asked_where_the_model_is(changeable, reference, monkeypatch):
+    """Without a second device at hand, on meta, which gives no numbers to compare."""
+    seen = []
+
+    def encode(ids, mask):
+        seen.append((ids.device.type, mask.device.type))
+        return torch.zeros(*ids.shape, 16, device="meta")
+
+    changeable.to("meta").decoder.embed_tokens[0].register_forward_pre_hook(
+        lambda module, inputs: seen.append((inputs[0].device.type,))
+    )
+    monkeypatch.setattr(changeable.text_encoder, "forward", encode)
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        reality_checks.check_scores(changeable, reference)
+    assert seen == [("meta", "meta"), ("meta",)]
+
+
 def test_codes_refuse_other_choices(changeable, reference, monkeypatch):
     music = changeable.generate
 

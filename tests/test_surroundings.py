@@ -1,8 +1,12 @@
-"""What a program sets for all of PyTorch, its default precision and device, changes nothing in the package."""
+"""What a program sets for all of PyTorch, its default precision and device, changes nothing in the package.
+
+Nor does where the model lies: what it is asked goes there. And what it gives is ordinary.
+"""
 
 from __future__ import annotations
 
 import ast
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from torch import Tensor
 
 import musicgen_edu
 from musicgen_edu.audio import Audio
+from musicgen_edu.codec import StreamingCodecDecoder
 from musicgen_edu.composer.score import Attributes
 from musicgen_edu.inspection.attention import attend_to_prompt, draw_all_heads
 from musicgen_edu.inspection.blind_test import Trial, _players
@@ -28,7 +33,7 @@ from musicgen_edu.listening.clips import Clips, in_a_room
 from musicgen_edu.listening.judges import TASKS, confusion, extract_features, train_judge
 from musicgen_edu.listening.measurements import memorisation
 from musicgen_edu.patterns import PATTERNS, create_pattern
-from musicgen_edu.reality.checks import check_order, check_parts, check_steps, check_words
+from musicgen_edu.reality.checks import check_order, check_parts, check_steps, check_words, surprises
 from musicgen_edu.reality.permutation_tests import grouping_test, pairing_test, sign_test
 
 PACKAGE = Path(musicgen_edu.__file__).parent
@@ -221,3 +226,56 @@ WHOLE = {
 @pytest.mark.parametrize("name", WHOLE)
 def test_the_model_its_checks_and_its_views(elsewhere, model, name):
     assert_same(elsewhere(lambda: WHOLE[name](model)), WHOLE[name](model))
+
+
+GIVEN = {
+    "generate": lambda model: [getattr(model.generate("piano", 0.2), name) for name in ("codes", "waveform")],
+    "stream": lambda model: [chunk.waveform for chunk in model.stream("piano", 0.3, chunk_duration=0.1)],
+    "decode": lambda model: [model.decode(some_codes(1, 4, 5))],
+    "encode": lambda model: [model.codec.encode(sounds(1, 1)[:, None, :800])],
+    "push": lambda model: [StreamingCodecDecoder(model.codec).push(some_codes(1, 4, 5), last=True)],
+    "scores": lambda model: score_next(model, "piano", some_codes(1, 4, 5)),
+    "surprises": lambda model: [surprises(model, some_codes(1, 4, 5), ["piano"])],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_what_a_call_gives_is_an_ordinary_tensor(model, name):
+    """It may be a label, stand in a loss, and be changed in place."""
+    for tensor in GIVEN[name](model):
+        assert not tensor.is_inference() and not tensor.requires_grad
+        factor = torch.ones(tensor.shape, requires_grad=True)
+        (factor * tensor).sum().backward()
+        assert torch.equal(factor.grad, tensor.float())
+        tensor *= 0
+
+
+ASKED = {
+    "states": lambda model: compare_prompts(model, "piano", "sad flute"),
+    "attention": lambda model: attend_to_prompt(model, "piano", some_codes(1, 4, 5)),
+    "choice": lambda model: score_next(model, "piano", some_codes(1, 4, 5)),
+    "surprises": lambda model: surprises(model, some_codes(1, 4, 5), ["piano"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_texts_and_codes_go_to_where_the_model_is(model, name):
+    """Without a second device at hand, on meta: all that comes to a part must lie there with it.
+
+    transformers' T5 looks at numbers in its mask, which meta has none of, so that its states are made up.
+    """
+    moved, seen = copy.deepcopy(model).to("meta"), []
+
+    def encode(ids: Tensor, mask: Tensor) -> Tensor:
+        seen.append(("ids", ids.device.type, mask.device.type))
+        return torch.zeros(*ids.shape, model.config.text_encoder.hidden_size, dtype=torch.float32, device="meta")
+
+    def read(decoder, inputs: tuple) -> None:
+        seen.append(("codes", inputs[0].device.type))
+
+    moved.text_encoder.forward = encode
+    moved.decoder.embed_tokens[0].register_forward_pre_hook(read)
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        ASKED[name](moved)
+    assert seen[0] == ("ids", "meta", "meta") and set(seen[1:]) <= {("codes", "meta")}
+    assert len(seen) > 1 or name == "states"

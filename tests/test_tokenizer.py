@@ -260,6 +260,22 @@ def test_half_characters_do_not_break(tokenizer):
     assert tokenizer.encode("happy \ud83c piano") == tokenizer.encode("happy ? piano")
 
 
+def test_a_tokenizer_is_read_from_a_file_or_from_bytes_only(tmp_path, unchecked_annotations):
+    for missing in (tmp_path / "missing.model", tmp_path):
+        with pytest.raises(FileNotFoundError, match="There is no tokenizer file .*: give the path of a spiece.model"):
+            Tokenizer(missing)
+    for strange in (None, 3, bytearray(b"model")):
+        with pytest.raises(TypeError, match="is read from a file's path, or from bytes, not from"):
+            Tokenizer(strange)
+
+
+def test_ids_that_no_piece_has_are_refused(tokenizer):
+    assert tokenizer.decode(torch.tensor(tokenizer.encode("happy piano"))) == "happy piano"
+    for strange in (-1, tokenizer.vocab_size, 2**40):
+        with pytest.raises(ValueError, match=f"Ids lie in 0…{tokenizer.vocab_size - 1}, and {strange} is not"):
+            tokenizer.decode([5, strange])
+
+
 def test_folder_without_tokenizer_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no tokenizer"):
         Tokenizer.from_pretrained(tmp_path)

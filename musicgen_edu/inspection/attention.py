@@ -72,10 +72,10 @@ def attend_to_prompt(model: MusicGen, prompt: str, codes: Int[Tensor, "1 codeboo
     pieces = model.tokenizer.pieces(prompt)
     if len(pieces) > MAX_TOKENS:
         raise ValueError(f"The prompt has {len(pieces)} tokens and the picture holds {MAX_TOKENS}: shorten it.")
-    sequence = model.pattern.interleave(codes, model.config.decoder.special_token)
+    sequence = model.pattern.interleave(codes.to(model.decoder.device), model.config.decoder.special_token)
     steps = model.pattern.step_index(codes.shape[2])[0] - 1  # the logits of a step are those of the next column
     weights = record_cross_attention(model.decoder, sequence[:, :, :-1], condition)
-    return AttentionMaps(weights[:, :, steps], pieces)
+    return AttentionMaps(weights[:, :, steps].cpu(), pieces)
 
 
 def draw_attention(maps: AttentionMaps, layer: int, head: int | None = None, frame: int | None = None) -> Picture:

@@ -27,15 +27,15 @@ Scores = Float[Tensor, "codebooks codebook_size"]
 Probabilities = Float[Tensor, " codebook_size"]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score_next(model: MusicGen, prompt: str, columns: Int[Tensor, "1 codebooks steps"]) -> tuple[Scores, Scores]:
     """Return the scores of the codes that follow `columns` (interleaved codes): with the prompt, and without any.
 
     Raises ValueError for a blank prompt.
     """
-    condition = model.encode_text([prompt])
+    condition, columns = model.encode_text([prompt]), columns.to(model.decoder.device)
     with_prompt, without = model.decoder(columns, condition), model.decoder(columns, condition.null())
-    return with_prompt[0, :, -1], without[0, :, -1]
+    return with_prompt[0, :, -1].cpu(), without[0, :, -1].cpu()
 
 
 def next_code(

@@ -90,7 +90,8 @@ def check_scores(model: MusicGen, reference: MusicgenForConditionalGeneration) -
     codes = torch.randint(model.config.decoder.codebook_size, shape, **like)
     ids, mask = model.tokenizer(PROMPTS)
     rounded, exact = in_both_precisions(reference, lambda: _reference_scores(reference, codes, ids, mask))
-    difference, rounding = farthest(model(codes, ids, mask), exact), farthest(rounded, exact)
+    ours = model(*(each.to(model.decoder.device) for each in (codes, ids, mask)))
+    difference, rounding = farthest(ours, exact), farthest(rounded, exact)
     found = f"{difference:.0e} from the reference in float64; its own rounding is {rounding:.0e}"
     return Check("scores", difference <= ROUNDING * rounding, found)
 
@@ -103,7 +104,8 @@ def check_music_of_codes(model: MusicGen, reference: MusicgenForConditionalGener
     shape = [len(PROMPTS), model.config.decoder.num_codebooks, frames]
     if audio.codes is None or list(audio.codes.shape) != shape:
         return [Check(name, False, f"it shows no codes of shape {shape}") for name in ("codes", "sound")]
-    sequence = model.pattern.interleave(audio.codes, model.config.decoder.special_token)
+    written = audio.codes.cpu()
+    sequence = model.pattern.interleave(written, model.config.decoder.special_token)
     text = model.tokenizer(PROMPTS)
     rounded, exact = in_both_precisions(reference, lambda: _reference_scores(reference, sequence, *text))
     best = exact.topk(2, dim=-1)
@@ -112,8 +114,8 @@ def check_music_of_codes(model: MusicGen, reference: MusicgenForConditionalGener
     right = (best.indices[:, :, :-1, 0] == sequence[:, :, 1:])[clear]
     found = f"{int(right.sum())} of {len(right)} greedy codes are the reference's"
     codes = Check("codes", len(right) > 0 and bool(right.all()), found)
-    decode = reference.audio_encoder.decode
-    rounded, exact = in_both_precisions(reference, lambda: decode(audio.codes[None], [None]).audio_values)
+    decode, written = reference.audio_encoder.decode, written[None].to(reference.device)
+    rounded, exact = in_both_precisions(reference, lambda: decode(written, [None]).audio_values)
     fits = audio.waveform.shape == exact.shape
     difference, rounding = farthest(audio.waveform, exact) if fits else math.inf, farthest(rounded, exact)
     found = f"{difference:.0e} from the reference's playing in float64; its own rounding is {rounding:.0e}"
@@ -186,7 +188,7 @@ def check_words(model: MusicGen | object) -> Check:
     """From outside: music of prompts about one instrument is more alike than music of prompts in the same words."""
     prompts = [wording.format(name) for wording in WORDINGS for name in INSTRUMENTS]
     audio = model.generate(prompts, 1.5, seed=list(range(len(prompts))))
-    timbre = log_mel(audio.waveform.mean(dim=1), audio.sample_rate, bands=24).mean(dim=2)
+    timbre = log_mel(audio.waveform.cpu().mean(dim=1), audio.sample_rate, bands=24).mean(dim=2)
     distances = torch.cdist(timbre, timbre, p=1) / timbre.shape[1]
     same, other, p = grouping_test(distances.view(2 * (len(WORDINGS), len(INSTRUMENTS))))
     found = f"reworded prompts sound {same:.1f} dB apart, other prompts {other:.1f} dB, p = {p:.4f}"
@@ -197,7 +199,7 @@ def real_music(model: MusicGen) -> tuple[Int[Tensor, "clips codebooks frames"], 
     """The first second of a render of each instrument as the model's own codes, and a caption for each."""
     rate, clips = model.config.codec.sample_rate, shipped_clips()
     heard = [clip.convert(rate, 1).waveform[0, :, :rate] for clip in clips.values()]
-    codes = model.codec.encode(torch.stack(heard))[:, : model.config.decoder.num_codebooks]
+    codes = model.codec.encode(torch.stack(heard).to(model.decoder.device))[:, : model.config.decoder.num_codebooks]
     return codes.clone(), [f"a piece of {instrument} music" for instrument in clips]
 
 
@@ -205,18 +207,19 @@ def real_music(model: MusicGen) -> tuple[Int[Tensor, "clips codebooks frames"], 
 def surprises(
     model: MusicGen, codes: Int[Tensor, "batch codebooks frames"], captions: list[str], withheld: bool = False
 ) -> Float[Tensor, "batch codebooks frames"]:
-    """How many nats each code surprises the model, given all codes before and the caption, or without it."""
+    """How many nats each code surprises the model, given all before and the caption, or without it; on the CPU."""
     ids, mask = (each.to(model.decoder.device) for each in model.tokenizer(captions))
     codes = codes.to(model.decoder.device)
     sequence = model.pattern.interleave(codes, model.config.decoder.special_token)
     logits = model(sequence[:, :, :-1], ids, torch.zeros_like(mask) if withheld else mask)
     logits = model.pattern.deinterleave(logits, codes.shape[2], first_step=1)
-    return F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view(codes.shape)
+    return F.cross_entropy(logits.flatten(0, 2), codes.flatten(), reduction="none").view(codes.shape).cpu()
 
 
 def _reference_scores(reference: nn.Module, codes: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-    logits = reference(input_ids=ids, attention_mask=mask.long(), decoder_input_ids=codes.flatten(0, 1)).logits
-    return logits.unflatten(0, codes.shape[:2])
+    rows, ids, mask = (each.to(reference.device) for each in (codes.flatten(0, 1), ids, mask.long()))
+    logits = reference(input_ids=ids, attention_mask=mask, decoder_input_ids=rows).logits
+    return logits.unflatten(0, codes.shape[:2]).cpu()
 
 
 def _count_runs(model: MusicGen, duration: float) -> int:

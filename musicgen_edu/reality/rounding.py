@@ -20,4 +20,4 @@ def in_both_precisions(model: nn.Module, compute: Callable[[], Tensor]) -> tuple
 
 def farthest(one: Float[Tensor, "*axes"], other: Float[Tensor, "*axes"]) -> float:
     """Return the largest difference between two tensors of one shape."""
-    return float((one.detach().double() - other.detach().double()).abs().max())
+    return float((one.detach().cpu().double() - other.detach().cpu().double()).abs().max())

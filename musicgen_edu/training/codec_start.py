@@ -57,7 +57,11 @@ def start_as_lapped_transform(codec: Codec, waveforms: Float[Tensor, "batch chan
 
 @torch.no_grad()
 def start_codebooks(codec: Codec, latents: Float[Tensor, "vectors width"], rounds: int = 12) -> None:
-    """Place every level's entries by k-means on what the levels before it leave over."""
+    """Place every level's entries by k-means on what the levels before it leave over.
+
+    `encodec`'s own start (`core_vq.kmeans`) leaves an entry that nothing chose where it was; here it moves to a vector
+    drawn at random, so that none begins dead. The errors of both are alike.
+    """
     residual = latents
     for layer in codec.quantizer.vq.layers:
         codebook = layer._codebook
@@ -69,9 +73,11 @@ def start_codebooks(codec: Codec, latents: Float[Tensor, "vectors width"], round
             sums = torch.zeros_like(entries).index_add_(0, indices, residual)
             empty = counts == 0
             fresh = torch.randint(len(residual), (int(empty.sum()),), dtype=torch.long, device="cpu")
-            sums[empty] = residual[fresh]
+            sums[empty] = residual[fresh]  # over a count of at least 1
             entries = sums / counts.clamp(min=1)[:, None]
         codebook.embed.copy_(entries)
+        # An entry is its sum over its count. encodec 0.1.1 sets the counts that it found, and the means as if they were
+        # sums: its first update shrinks the entries to a few hundredths. With counts of 1, means and sums are the same.
         codebook.cluster_size.fill_(1.0)
         codebook.embed_avg.copy_(entries)
         residual = residual - entries[torch.cdist(residual, entries).argmin(dim=1)]
