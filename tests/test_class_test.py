@@ -29,6 +29,7 @@ def test_two_students_finish_each_in_a_folder_of_its_own(write, tmp_path):
         assert student.processor_seconds > 0.2 and student.memory > 6e7
         assert 0 < student.seconds <= found.seconds
     assert max(student.memory for student in found.students) <= found.memory
+    assert found.elsewhere >= 0
     assert sorted(each.name for each in tmp_path.iterdir()) == ["small.ipynb"]
 
 
@@ -57,12 +58,13 @@ def test_the_table_says_whether_the_bar_is_kept(write, capsys, monkeypatch):
     monkeypatch.setattr(
         class_test,
         "run_class",
-        lambda _, count: Class([Student(None, 9.0, 10.0, 500_000_000)] * count, next(took), 1_500_000_000),
+        lambda _, count: Class([Student(None, 9.0, 10.0, 500_000_000)] * count, next(took), 1_500_000_000, 5.2),
     )
     assert main([str(path), "--students=4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "small on 2 cores" and [line.split()[0] for line in lines[2:7]] == ["alone", *"1234"]
-    assert lines[-2] == "4 students: 26 s, 0 failed; together 1.50 GB at most, 0.38 GB a student"
+    assert lines[-3] == "4 students: 26 s, 0 failed; together 1.50 GB at most, 0.38 GB a student"
+    assert lines[-2] == "other programs took 10% of the cores meanwhile"
     assert lines[-1] == "bar: 1.35 × 4 × 10 s ÷ 2 cores = 27 s: kept"
     assert main([str(path), "--students=4"]) == 1
     assert capsys.readouterr().out.endswith("= 27 s: not kept\n")

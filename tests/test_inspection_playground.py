@@ -26,7 +26,7 @@ def test_unknown_words_are_said_in_a_sentence(model, prompt, said):
 def test_a_clip_is_that_of_generate_and_named_by_its_settings(model):
     steps = []
     audio = play(model, "happy zither", 0.5, lambda *step: steps.append(step), seed=3, temperature=0.5)
-    assert audio.prompts == ["happy zither, seed 3, temperature 0.5"]
+    assert audio.prompts == ["happy zither; seed 3, temperature 0.5"]
     assert steps[-1][0] == steps[-1][1] == len(steps)
     again = play(model, "happy zither", 0.5, seed=3, temperature=0.5)
     assert (audio.codes == again.codes).all() and "<img alt=" in audio._repr_html_()
@@ -41,10 +41,10 @@ def test_the_view_names_words_plays_and_keeps_earlier_clips(model):
     assert "never taught: zither." in words.value
     button.click()
     assert heard.value.count("<audio ") == 1 and "Made." in said.value
-    assert "sad zither, seed 0, temperature 1, guidance scale 3, 1.0 seconds" in heard.value
+    assert "sad zither; seed 0, temperature 1, guidance scale 3, 1.0 seconds" in heard.value
     prompt.value = "sad piano"
     button.click()
-    assert heard.value.count("<audio ") == 2 and heard.value.index("sad piano, seed") < heard.value.index("sad zither")
+    assert heard.value.count("<audio ") == 2 and heard.value.index("sad piano; seed") < heard.value.index("sad zither")
     prompt.value = " "
     button.click()
     assert heard.value.count("<audio ") == 2 and "The prompt is empty" in said.value

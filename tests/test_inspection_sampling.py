@@ -36,7 +36,7 @@ def scores(model, columns) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture
 def view(model, columns):
-    prompt, sliders, shown, buttons, heard = explore_sampling(model, columns, PROMPT, duration=0.1).children
+    prompt, _, sliders, shown, buttons, heard = explore_sampling(model, columns, PROMPT, duration=0.1).children
     button, said = buttons.children
     return {control.description: control for control in (prompt, *sliders.children)}, shown, button, said, heard
 
@@ -161,8 +161,9 @@ def test_a_blank_prompt_is_answered_by_one_sentence(view):
     assert "<img" in shown.value
 
 
-def test_unknown_words_are_named_beside_the_sound(view):
-    controls, _, button, said, heard = view
-    controls["prompt"].value = "piano <zither>"
-    button.click()
-    assert "zither" in said.value and "<zither>" not in said.value + heard.value and "<audio" in heard.value
+def test_unknown_words_are_named_before_the_sound_is_made(model, columns):
+    prompt, words, *_, buttons, heard = explore_sampling(model, columns, PROMPT, duration=0.1).children
+    prompt.value = "piano <zither>"
+    assert "never taught: zither." in words.value and heard.value == ""
+    buttons.children[0].click()
+    assert "piano &lt;zither&gt;; temperature" in heard.value and "Made." in buttons.children[1].value

@@ -66,6 +66,7 @@ class Class:
     students: list[Student]
     seconds: float
     memory: int
+    elsewhere: float  # seconds of the processors that went to other programs meanwhile
 
     @property
     def failures(self) -> int:
@@ -107,13 +108,16 @@ def available_cores() -> float:
 
 
 async def _run_class(notebook: Path, count: int) -> Class:
-    students, most, started = [Student() for _ in range(count)], 0, time.perf_counter()
+    students, most = [Student() for _ in range(count)], 0
+    started, worked = time.perf_counter(), _work_of_all()
     attending = asyncio.gather(*(_attend(notebook, student, count) for student in students))
     while not attending.done():
         await asyncio.wait([attending], timeout=LOOK_SECONDS)
         most = max(most, sum(student.look() for student in students))
     attending.result()  # raises what was no student's failure
-    return Class(students, time.perf_counter() - started, max(most, max(student.memory for student in students)))
+    seconds, most = time.perf_counter() - started, max(most, max(student.memory for student in students))
+    own = sum(student.processor_seconds for student in students)
+    return Class(students, seconds, most, max(0.0, _work_of_all() - worked - own))
 
 
 async def _attend(notebook: Path, student: Student, crowd: int) -> None:
@@ -144,6 +148,12 @@ def _in_a_line(error: Exception) -> str:
     if isinstance(error, DeadKernelError):
         return "the kernel died, as it does when memory runs out"
     return " ".join(str(error).split())
+
+
+def _work_of_all() -> float:
+    """Seconds that the machine's processors have worked, for whomever."""
+    times = psutil.cpu_times()
+    return times.user + times.system + getattr(times, "nice", 0.0) + getattr(times, "steal", 0.0)
 
 
 def _processor_seconds(process: psutil.Process) -> float:
@@ -187,6 +197,7 @@ def _compare(args: argparse.Namespace) -> int:
     kept = not crowd.failures and crowd.seconds <= bar
     held = f"together {crowd.memory / 1e9:.2f} GB at most, {crowd.memory / 1e9 / args.students:.2f} GB a student"
     print(f"{args.students} students: {crowd.seconds:.0f} s, {crowd.failures} failed; {held}")
+    print(f"other programs took {crowd.elsewhere / crowd.seconds / cores:.0%} of the cores meanwhile")
     sum_in_words = f"{SLACK} × {args.students} × {alone.students[0].processor_seconds:.0f} s ÷ {cores:g} cores"
     print(f"bar: {sum_in_words} = {bar:.0f} s: {'kept' if kept else 'not kept'}")
     return int(not kept)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 
 import ipywidgets
 
 from musicgen_edu.audio import Audio
+from musicgen_edu.generation import Progress
 from musicgen_edu.inspection.controls import Heard, Shown, Slider, View, play_button, row, stops, text_box
 from musicgen_edu.inspection.pictures import problem, status
 from musicgen_edu.model import MusicGen
@@ -31,7 +32,7 @@ def play(
     model: MusicGen,
     prompt: str,
     duration: float | int,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
     **settings: float | int | None,
 ) -> Audio:
     """Make music as `MusicGen.generate` does, named by its prompt and settings, so that clips can be told apart.
@@ -41,8 +42,33 @@ def play(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # unknown words are named while typing
         audio = model.generate(prompt, duration, progress=progress, **settings)
-    chosen = [f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items() if value is not None]
-    return Audio(audio.waveform, audio.sample_rate, audio.codes, [", ".join([prompt, *chosen])])
+    named = f"{prompt}; {name_settings(settings)}" if settings else prompt
+    return Audio(audio.waveform, audio.sample_rate, audio.codes, [named])
+
+
+def name_settings(settings: Mapping[str, float | int]) -> str:
+    """Settings in words: "temperature 0.7, top k all"."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {'all' if name == 'top_k' and not value else f'{value:g}'}"
+        for name, value in settings.items()
+    )
+
+
+def let_play(button: ipywidgets.Button, said: Shown, heard: Heard, make: Callable[[Progress], Audio]) -> None:
+    """Let a button make a clip and play it; how far it is, or what went wrong, is said meanwhile."""
+
+    def step(done: int, total: int) -> None:
+        if done % 25 == 0:  # twice a second of music
+            said.value = status(f"Step {done} of {total}")
+
+    def press(_: ipywidgets.Button) -> None:
+        try:
+            heard.play(make(step)._repr_html_())
+            said.value = status("Made. Earlier ones stay below: change something and press again to compare.")
+        except ValueError as error:
+            said.value = problem(error)
+
+    button.on_click(press)
 
 
 def say_next(prompt: str, duration: int, seed: int, temperature: float, guidance_scale: float) -> str:
@@ -57,26 +83,16 @@ def explore_playground(model: MusicGen, prompt: str = "happy marimba arpeggio, f
     button = play_button("Make and play", "Make a clip with these settings, and play it")
     words, said, heard = Shown(), Shown(), Heard()
 
+    def chosen() -> dict[str, object]:
+        return {name: control.value for name, control in controls.items()}
+
     def name_next(change: object = None) -> None:
-        chosen = {name: control.value for name, control in controls.items()}
-        words.value = status(say_unknown(model, chosen["prompt"]))
-        said.value = status(say_next(**chosen))
-
-    def step(done: int, total: int) -> None:
-        if done % 25 == 0:  # twice a second of music
-            said.value = status(f"Step {done} of {total}")
-
-    def make(_: ipywidgets.Button) -> None:
-        settings = {name: control.value for name, control in controls.items()}
-        try:
-            heard.play(play(model, settings.pop("prompt"), settings.pop("duration"), step, **settings)._repr_html_())
-            said.value = status("Made. Earlier ones stay below: change a word and press again to compare.")
-        except ValueError as error:
-            said.value = problem(error)
+        words.value = status(say_unknown(model, controls["prompt"].value))
+        said.value = status(say_next(**chosen()))
 
     for control in controls.values():
         control.observe(name_next, names="value")
-    button.on_click(make)
+    let_play(button, said, heard, lambda progress: play(model, progress=progress, **chosen()))
     name_next()
     prompt_box, *sliders = controls.values()
     return View([prompt_box, words, row(*sliders), row(button, said), heard], words)

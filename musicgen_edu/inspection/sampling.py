@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 
 import ipywidgets
@@ -13,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from musicgen_edu.audio import Audio
 from musicgen_edu.inspection.controls import Heard, Shown, Slider, View, play_button, row, stops, text_box
 from musicgen_edu.inspection.pictures import BLUE, RED, Picture, picture, problem, status
+from musicgen_edu.inspection.playground import let_play, name_settings, play, say_unknown
 from musicgen_edu.model import MusicGen
 from musicgen_edu.sampling import apply_guidance, create_generators, filter_logits, sample
 
@@ -101,7 +100,9 @@ def draw_choice(conditional: Scores, null: Scores, codebook: int = 0, **settings
     panel.set(xlabel=f"the {SHOWN} likeliest codes, in the model's own order", ylabel="probability")
     panel.set_title(f"codebook {codebook}: {_summary(probabilities)}")
     shape = "Probabilities of the likeliest codes: a dark line for the model alone, dots under the settings"
-    return picture(figure, f"{shape} {_name(settings)}; an arrow points at the code that the seed draws.")
+    return picture(
+        figure, f"{shape} {name_settings(settings) or 'of MusicGen'}; an arrow points at the code that the seed draws."
+    )
 
 
 def explore_sampling(
@@ -113,7 +114,7 @@ def explore_sampling(
     """Sliders for every setting: the distribution after `columns` follows at once, the sound comes on a button."""
     controls = _controls(prompt, model.config.decoder.codebook_size)
     button = play_button("Make and play", f"Make {duration:g} seconds with these settings, and play them")
-    shown, heard = Shown(), Heard()
+    words, shown, heard = Shown(), Shown(), Heard()
     said = Shown(value=status(f"Press it to hear {duration:g} seconds made with these settings."))
 
     def chosen() -> dict[str, object]:
@@ -121,36 +122,18 @@ def explore_sampling(
 
     def redraw(change: object = None) -> None:
         settings = chosen()
+        words.value = status(say_unknown(model, settings["prompt"]))
         try:
             shown.value = draw_choice(*score_next(model, settings.pop("prompt"), columns), **settings)._repr_html_()
         except ValueError as error:
             shown.value = problem(error)
 
-    def play(button: ipywidgets.Button) -> None:
-        settings = chosen()
-        said.value = status(f"Making {duration:g} seconds …")
-        try:
-            warned, players = _make(model, settings.pop("prompt"), duration, settings)
-            heard.play(players)
-            said.value = warned + status("Made. Earlier ones stay below: change a setting and press again to compare.")
-        except ValueError as error:
-            said.value = problem(error)
-
     for control in controls.values():
         control.observe(redraw, names="value")
-    button.on_click(play)
+    let_play(button, said, heard, lambda progress: play(model, duration=duration, progress=progress, **chosen()))
     redraw()
     prompt_box, *sliders = controls.values()
-    return View([prompt_box, row(*sliders), shown, row(button, said), heard], shown)
-
-
-def _make(model: MusicGen, prompt: str, duration: float | int, settings: Mapping[str, float | int]) -> tuple[str, str]:
-    """What the model warned of, and the players; the caption says with which settings the clip was made."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        audio = model.generate(prompt, duration, **settings)
-    named = Audio(audio.waveform, audio.sample_rate, prompts=[f"{prompt}; {_name(settings)}"])
-    return "".join(problem(warning.message) for warning in caught), named._repr_html_()
+    return View([prompt_box, words, row(*sliders), shown, row(button, said), heard], shown)
 
 
 def _controls(prompt: str, codebook_size: int) -> dict[str, ipywidgets.Widget]:
@@ -181,8 +164,3 @@ def _draw_panel(panel: Axes, before: Probabilities, after: Probabilities) -> Non
 def _summary(probabilities: Probabilities) -> str:
     kept = int((probabilities > 0).sum())
     return f"{kept:,} code{'s' * (kept != 1)}, {float(entropy_bits(probabilities)):.1f} bits"
-
-
-def _name(settings: Mapping[str, float | int]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {'all' if name == 'top_k' and not value else f'{value:g}'}"
-                     for name, value in settings.items()) or "of MusicGen"  # fmt: skip
