@@ -55,14 +55,11 @@ notebooks: $(VENV)/installed-lab  ## run all notebooks again and store their out
 notebook-costs: $(VENV)/installed-lab  ## print the seconds and the peak memory of every notebook
 	@$(BIN)/python tests/benchmarks/notebooks.py $(NOTEBOOKS)
 
-<<<<<<< HEAD
 browser-test: $(VENV)/installed-browser  ## run all notebooks in a real browser, use their widgets, and play live
-=======
 class-test: $(VENV)/installed-lab  ## run a notebook as a class would, many kernels at once: make class-test STUDENTS=6
 	@$(BIN)/python -m musicgen_edu.classroom.class_test --students="$(STUDENTS)" "$(NOTEBOOK)"
 
 browser-test: $(VENV)/installed-browser  ## run all notebooks in a real browser and use their widgets
->>>>>>> 06cb83a (make class-test: a notebook run by a whole class at once, with times, failures and memory a student; the first clip is chosen by one command among fifty; clips to be compared share one gain; long lines of output are wrapped)
 	@$(BIN)/python tests/browser/run.py $(NOTEBOOKS)
 	@$(BIN)/python tests/browser/play_live.py
 
