@@ -25,7 +25,7 @@ NOTEBOOKS ?= notebooks/*.ipynb
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 24
 
-music: $(VENV)/installed-music  ## generate a WAV: make music PROMPT="happy marimba, fast" DURATION=8 SEED=3
+music: $(VENV)/installed-music  ## generate a WAV: make music PROMPT="happy marimba, fast" DURATION=8 SEED=4
 	@$(BIN)/musicgen-edu generate --duration="$$DURATION" --seed="$$SEED" -- "$$PROMPT"
 
 lab: $(VENV)/installed-lab  ## open JupyterLab on the notebooks
@@ -55,11 +55,10 @@ notebooks: $(VENV)/installed-lab  ## run all notebooks again and store their out
 notebook-costs: $(VENV)/installed-lab  ## print the seconds and the peak memory of every notebook
 	@$(BIN)/python tests/benchmarks/notebooks.py $(NOTEBOOKS)
 
-browser-test: $(VENV)/installed-browser  ## run all notebooks in a real browser, use their widgets, and play live
 class-test: $(VENV)/installed-lab  ## run a notebook as a class would, many kernels at once: make class-test STUDENTS=6
 	@$(BIN)/python -m musicgen_edu.classroom.class_test --students="$(STUDENTS)" "$(NOTEBOOK)"
 
-browser-test: $(VENV)/installed-browser  ## run all notebooks in a real browser and use their widgets
+browser-test: $(VENV)/installed-browser  ## run all notebooks in a real browser, use their widgets, and play live
 	@$(BIN)/python tests/browser/run.py $(NOTEBOOKS)
 	@$(BIN)/python tests/browser/play_live.py
 
