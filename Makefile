@@ -19,7 +19,7 @@ NOTEBOOK ?= notebooks/00_text_to_music.ipynb
 # Which notebooks are run, compared, measured or opened: make browser-test NOTEBOOKS=notebooks/05*.ipynb
 NOTEBOOKS ?= notebooks/*.ipynb
 
-.PHONY: help music lab test notebooks notebook-costs class-test browser-test release-check parity benchmark clean
+.PHONY: help music lab test random-tests notebooks notebook-costs class-test browser-test release-check parity benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -44,6 +44,13 @@ test: $(VENV)/installed-test  ## lint, then run all tests
 	$(BIN)/python -m ruff check $(SOURCES)
 	$(BIN)/python -m ruff format --check $(SOURCES)
 	$(BIN)/python -m pytest $(NBVAL) tests notebooks
+
+# Seeds of the random tests that are drawn: make random-tests TIMES=5
+TIMES ?= 50
+
+random-tests: $(VENV)/installed-test  ## run the random tests 50 times over, each time on other examples
+	@for seed in $$(seq $(TIMES)); do $(BIN)/python -m pytest tests -q -m hypothesis --hypothesis-profile=random \
+		--hypothesis-seed=$$seed || exit 1; done
 
 notebooks: $(VENV)/installed-lab  ## run all notebooks again and store their outputs
 	$(BIN)/python .ci/repository_address.py

@@ -42,7 +42,8 @@ class Codec(nn.Module):
             n_residual_layers=config.num_residual_layers, ratios=list(config.ratios), norm="none",
             kernel_size=config.kernel_size, last_kernel_size=config.last_kernel_size,
             residual_kernel_size=config.residual_kernel_size, dilation_base=config.dilation_growth_rate,
-            causal=config.causal, pad_mode=config.pad_mode, true_skip=not config.conv_shortcut,
+            causal=config.causal, pad_mode=config.pad_mode,
+            true_skip=not config.conv_shortcut,  # transformers asks the other way round
             compress=config.compress, lstm=config.num_lstm_layers,
         )  # fmt: skip
         self.encoder = SEANetEncoder(**shared)
@@ -52,7 +53,10 @@ class Codec(nn.Module):
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
                 weight_norm(module)
         self.quantizer = ResidualVectorQuantizer(
-            dimension=config.hidden_size, n_q=config.num_codebooks, bins=config.codebook_size, kmeans_init=False
+            dimension=config.hidden_size,
+            n_q=config.num_codebooks,
+            bins=config.codebook_size,
+            kmeans_init=False,  # room 09 places the entries; encodec's own start would overwrite them at its first call
         )
 
     # Not inference_mode: what comes out may be a label, or be changed in place, in a training.
@@ -207,6 +211,7 @@ class StreamingCodecDecoder:
         self._lstm = layers[1] if has_lstm else None
         self._lstm_state = None
         width = config.num_filters * 2 ** len(config.ratios)
+        # A causal convolution looks back by all its taps but one, another one by half as many to each side.
         self._head = _OverlappedLayers(layers[:1], width, config.kernel_size - 1, 1)
         self._tail = _OverlappedLayers(layers[1 + has_lstm :], config.channels, _reach(config), config.hop_length)
 
@@ -239,6 +244,7 @@ class _OverlappedLayers:
     def push(self, frames: Tensor, last: bool) -> Tensor:
         self._frames = frames if self._frames is None else torch.cat([self._frames, frames], dim=-1)
         known = self._frames.shape[-1]
+        # The last frames may still be changed by those to come; the first ones, kept as context, were given already.
         settled = known if last else max(known - self._reach, self._context)
         if settled == self._context:
             return frames.new_zeros(len(frames), self._channels, 0)

@@ -31,7 +31,7 @@ def sinusoidal_positions(
     """
     half = width // 2
     ramp = torch.arange(half, device=device, dtype=torch.float32)  # float32: bfloat16 cannot tell 257 from 258
-    frequencies = torch.exp(ramp * -(math.log(10_000) / (half - 1)))
+    frequencies = torch.exp(ramp * -(math.log(10_000) / (half - 1)))  # from 1 down to 1/10,000 radians a step
     phases = torch.arange(start, start + steps, device=device, dtype=torch.float32)[:, None] * frequencies
     return torch.cat([phases.cos(), phases.sin()], dim=1)
 

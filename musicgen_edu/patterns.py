@@ -44,6 +44,8 @@ def _in_passes(delays: Sequence[int], frames: int) -> list[Line]:
 def _in_flattened_passes(delays: Sequence[int], frames: int) -> list[Line]:
     """A delay counts whole passes over the clip: codebooks of one pass take turns within each frame."""
     earlier = [delays.index(delay) for delay in delays]  # codebooks of the passes before; the delays ascend
+    # Those passes took `before * frames` steps. Then codebook k is the (k − before)th of its own pass, to which it
+    # comes back after as many steps as the pass has codebooks.
     return [(before * frames + k - before, delays.count(delays[k])) for k, before in enumerate(earlier)]
 
 
@@ -130,7 +132,7 @@ class CodebookPattern:
 
     def _frames(self, steps: int) -> int:
         """The inverse of `steps`, which grows by the same amount with every frame."""
-        shortest, growth = self.steps(1), self.steps(2) - self.steps(1)
+        shortest, growth = self.steps(1), self.steps(2) - self.steps(1)  # two lengths tell a straight line
         if steps < shortest or (steps - shortest) % growth:
             raise ValueError(
                 f"{steps} steps are no whole number of frames in the {self.name} pattern of {self.codebooks} codebooks "
@@ -162,7 +164,7 @@ def _tables(
     step_index = 1 + start + stride * frame
     shape = pattern.codebooks, int(step_index.max()) + 1
     frame_index = torch.full(shape, -1, dtype=torch.long, device="cpu")
-    return frame_index.scatter(1, step_index, frame), step_index
+    return frame_index.scatter(1, step_index, frame), step_index  # frame t of codebook k goes to the step of its line
 
 
 def create_pattern(name: str, codebooks: int, delays: Sequence[int] | None = None) -> CodebookPattern:

@@ -61,6 +61,7 @@ def keep_top_k(logits: Float[Tensor, "*batch codebook_size"], top_k: int) -> Flo
     _check(f"top_k must be a whole number from 0 (all) to the codebook's {size} entries", top_k, Integral, 0, size)
     if top_k == 0:
         return logits
+    # By its score, not by its place: of equal tokens none is cut off for standing behind the other.
     worst_kept = logits.topk(top_k, dim=-1).values[..., -1:]
     return logits.masked_fill(logits < worst_kept, -math.inf)
 
@@ -77,7 +78,7 @@ def keep_top_p(
         return logits
     ranked, order = logits.sort(dim=-1, descending=True)
     probability = ranked.softmax(dim=-1)
-    mass_before = probability.cumsum(dim=-1) - probability
+    mass_before = probability.cumsum(dim=-1) - probability  # 0 at the best token, which is therefore always kept
     unwanted = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, mass_before >= top_p)
     return logits.masked_fill(unwanted, -math.inf)
 
@@ -113,6 +114,8 @@ def sample(
     waiting_times = torch.stack(
         [times.exponential_(generator=generator) for times, generator in zip(noise, generators, strict=True)]
     )
+    # Minus the logarithm of a waiting time is Gumbel noise. Token i's wait, divided by its probability, is that for the
+    # first bus of a line that comes so often: whichever comes first is drawn as often as its probability says.
     return (logits - waiting_times.to(logits).log()).argmax(dim=-1)
 
 

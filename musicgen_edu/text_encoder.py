@@ -39,7 +39,8 @@ class TextEncoder(nn.Module):
         mask: TextMask,
     ) -> Float[Tensor, "batch text_tokens text_width"]:
         """Return the states; no token looks at the padding, where `mask` is 0."""
-        with torch.autocast("cpu" if ids.is_meta else ids.device.type, enabled=False):  # keeps the weights' precision
+        # The weights' precision is kept, whatever mixed precision goes on around. autocast knows no device named meta.
+        with torch.autocast("cpu" if ids.is_meta else ids.device.type, enabled=False):
             return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
 
 

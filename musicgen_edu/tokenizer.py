@@ -144,7 +144,7 @@ class Tokenizer:
         proto = ModelProto.FromString(self._model.serialized_model_proto())
         exported = T5Tokenizer(
             vocab=[(piece.piece, piece.score) for piece in proto.pieces],
-            extra_ids=0,
+            extra_ids=0,  # T5's 100 sentinels mark gaps to be filled, which no caption has
             model_max_length=MAX_PIECES,
             split_special_tokens=True,  # a typed '</s>' is text, as it is to sentencepiece, and ends nothing
             _spm_precompiled_charsmap=proto.normalizer_spec.precompiled_charsmap,
@@ -199,13 +199,13 @@ def _train_unigram(lines: list[str], vocab_size: int) -> bytes:
         model_writer=content,
         model_type="unigram",
         vocab_size=vocab_size,
-        hard_vocab_limit=False,
+        hard_vocab_limit=False,  # captions of few words fill fewer pieces, and that is no error
         pad_id=Tokenizer.pad_id,
         eos_id=Tokenizer.eos_id,
         unk_id=Tokenizer.unk_id,
-        bos_id=-1,
+        bos_id=-1,  # T5 has no mark for the beginning
         character_coverage=1.0,
-        required_chars=LETTERS,
+        required_chars=LETTERS,  # or a word with a letter that no caption holds would be all unknown
         num_threads=1,  # sums in a fixed order: the same captions give the same file
         minloglevel=2,
     )

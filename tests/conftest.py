@@ -6,8 +6,14 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test waits for a network
 
+from hypothesis import settings
 from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
+
+# Random tests draw the same examples on every machine; `make random-tests` draws others, time after time.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("random", derandomize=False, deadline=None)
+settings.load_profile("same")
 
 install_import_hook("musicgen_edu", "beartype.beartype")  # before the package's first import, or nothing is checked
 

@@ -23,7 +23,6 @@ pytestmark = pytest.mark.usefixtures("unchecked_annotations")
 thorough = settings(
     max_examples=200,
     deadline=None,
-    derandomize=True,  # the same examples on every machine
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
