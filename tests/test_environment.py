@@ -82,15 +82,17 @@ def test_binder_builds_the_same_environment():
 def test_threads_that_wait_sleep_wherever_the_course_is_started():
     """Six kernels on two cores never finish where waiting threads spin; it must be said before torch is loaded."""
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    assert environment["variables"] == {"OMP_WAIT_POLICY": "PASSIVE"}
-    bare = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    show = [sys.executable, "-c", "import os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"]
-    started = subprocess.run([ROOT / "binder/start", *show], env=bare, capture_output=True, text=True, check=True)
-    assert started.stdout == "PASSIVE False\n"
-    set_early = "import musicgen_edu, os; print(os.environ['OMP_WAIT_POLICY'])"
-    for given, wanted in (({}, "PASSIVE\n"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE\n")):
-        done = subprocess.run([sys.executable, "-c", set_early], env=bare | given, capture_output=True, text=True)
-        assert done.stdout == wanted, done.stderr
+    wanted = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
+    assert {name: str(value) for name, value in environment["variables"].items()} == wanted
+    bare = {name: value for name, value in os.environ.items() if name not in wanted}
+    show = "import os, sys; print({name: os.environ[name] for name in sys.argv[1:]}, 'torch' in sys.modules)"
+    command = [sys.executable, "-c", show, *wanted]
+    started = subprocess.run([ROOT / "binder/start", *command], env=bare, capture_output=True, text=True, check=True)
+    assert started.stdout == f"{wanted} False\n"
+    for given in ({}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}):
+        command[2] = f"import musicgen_edu; {show}"
+        done = subprocess.run(command, env=bare | given, capture_output=True, text=True)
+        assert done.stdout.startswith(str(wanted | given)), done.stderr
 
 
 def imported_distributions(paths: list[Path]) -> set[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
-MAX_BYTES, MAX_SOUND_BYTES, MAX_CODE_LINES = 1_000_000, 300_000, 10
+MAX_BYTES, MAX_SOUND_BYTES, MAX_CODE_LINES, MAX_PRINTED = 1_000_000, 300_000, 10, 106
 DATA_URI = re.compile(r"data:(\w+)/[\w.+-]+;base64,([A-Za-z0-9+/=]+)")
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~)\]-])/\w[\w.-]*/|\b[A-Z]:\\|file://")
 UNCOMPARED = re.compile(r"nbval[-_](ignore[-_]output|skip)|validate[-_]ignore[-_]output", re.IGNORECASE)
@@ -130,6 +130,18 @@ def test_lessons_come_in_small_cells(code_cells):
     lessons = [cell for cell in code_cells if not any(tag.startswith("check-") for tag in tags(cell))]
     lengths = {cell["id"]: len([line for line in cell["source"].splitlines() if line.strip()]) for cell in lessons}
     assert not {name: length for name, length in lengths.items() if length > MAX_CODE_LINES}
+
+
+def test_no_printed_line_is_wrapped_by_the_browser(code_cells):
+    """At a width of 1300 a line has room for so many letters. What has a face of its own, as HTML, is not printed."""
+    outputs = [(cell["id"], output) for cell in code_cells for output in cell["outputs"]]
+    printed = [
+        (name, "".join(output.get("text") or output["data"]["text/plain"]))
+        for name, output in outputs
+        if "text" in output or set(output.get("data", {})) == {"text/plain"}
+    ]
+    longest = {name: max(map(len, text.split("\n"))) for name, text in printed}
+    assert not {name: length for name, length in longest.items() if length > MAX_PRINTED}
 
 
 def test_prose_is_calm(prose):
