@@ -8,6 +8,7 @@ writes a little ahead of what is heard, since whatever lies ready when the words
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -133,7 +134,7 @@ class Player:
         self._report = (0.0, time.monotonic())  # seconds heard, and when that was
         self._plays = False  # nothing is heard before the first report
         self._seconds_made = self._seconds_busy = 0.0
-        self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
+        self._thread: threading.Thread | None = None
 
     @property
     def speed(self) -> float:
@@ -141,7 +142,9 @@ class Player:
         return self._seconds_made / self._seconds_busy if self._seconds_busy else 0.0
 
     def start(self) -> None:
-        """Begin to write."""
+        """Begin to write, in the context of who calls this: by it ipykernel knows whom the thread's messages answer."""
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=[self._run], name=THREAD, daemon=True)
         self._thread.start()
 
     def heard(self, seconds: float | int) -> None:
@@ -155,7 +158,7 @@ class Player:
         with self._news:
             self._stopped = True
             self._news.notify_all()
-        if self._thread.ident is not None and self._thread is not threading.current_thread():
+        if self._thread not in (None, threading.current_thread()):
             self._thread.join()
 
     def _run(self) -> None:

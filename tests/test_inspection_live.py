@@ -5,6 +5,7 @@ That it plays without a gap, by mouse and beside a running cell, is for tests/br
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 
@@ -24,7 +25,7 @@ class Page:
     """Stands for the page: it takes what the view sends, and says what a page would."""
 
     def __init__(self, view, monkeypatch):
-        self.prompt, self.words, self.speaker, self.said = view.children
+        self.speaker, self.words, self.said = view.children
         self.messages, self.news = [], threading.Condition()
         monkeypatch.setattr(self.speaker, "send", self._take)
 
@@ -34,6 +35,8 @@ class Page:
             self.news.notify_all()
 
     def say(self, kind: str, **content):
+        if kind == "play":
+            content = {"prompt": self.speaker.prompt} | content
         self.speaker._handle_custom_msg({"kind": kind, **content}, [])
 
     def wait(self, until):
@@ -71,15 +74,16 @@ def test_the_page_gets_the_session_a_little_ahead_until_it_says_stop(page, model
 
 
 def test_other_words_are_told_to_the_music_and_marked_in_the_page(page):
-    page.prompt.value = "sad piano"  # nothing plays yet: they are the first words
-    page.say("play", number=1)
+    page.say("change", prompt="sad piano")  # nothing plays yet: they are the first words
+    assert page.of_kind("switch") == []
+    page.say("play", number=1, prompt="sad piano")
     page.wait(lambda: page.of_kind("sound"))
     assert "Playing “sad piano”." in page.said.value
-    page.prompt.value = "sad zither"
+    page.say("change", prompt="sad zither")
     (switch,) = page.of_kind("switch")
     assert (switch["number"], switch["prompt"]) == (1, "sad zither") and switch["seconds"] > 0
     assert "never taught: zither." in page.words.value and f"From second {switch['seconds']:.1f} on" in page.said.value
-    page.prompt.value = " "
+    page.say("change", prompt=" ")
     assert "The prompt is empty" in page.said.value and 'role="alert"' in page.said.value
     assert len(page.of_kind("switch")) == 1
 
@@ -127,6 +131,22 @@ def test_stereo_is_mixed_for_the_loudspeakers(model, monkeypatch):
     assert np.frombuffer(sent[0], dtype=np.float32).tolist() == pytest.approx([0.3531] * 4, abs=1e-3)
 
 
+def test_the_thread_speaks_in_the_context_of_the_message_that_started_it(page, monkeypatch):
+    """By it ipykernel sends the page's next messages past a running cell, and not into the main shell behind it."""
+    shell, seen = contextvars.ContextVar("shell", default="main"), []
+    monkeypatch.setattr(page.speaker, "send", lambda content, buffers=None: seen.append(shell.get()))
+
+    def beside():
+        shell.set("beside")
+        page.say("here")
+        page.say("play", number=1)
+
+    contextvars.copy_context().run(beside)
+    while len(seen) < 3:
+        time.sleep(0.01)
+    assert set(seen) == {"beside"}
+
+
 def test_sentences():
     assert say_switch(Switch(12.34, "sad flute")) == "From second 12.3 on: “sad flute”."
     assert say_dry(2, 0.84).startswith("The sound ran dry 2 times: here music is written 0.8 times as fast as it plays")
@@ -134,4 +154,4 @@ def test_sentences():
 
 def test_without_a_kernel_the_view_is_a_sentence(model):
     said = play_live(model)._repr_mimebundle_()["text/plain"]
-    assert said == "An interactive view, to be run: it needs a kernel. Its controls: prompt, Play and Stop."
+    assert said == "An interactive view, to be run: it needs a kernel. Its controls: prompt."

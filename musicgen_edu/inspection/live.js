@@ -3,6 +3,7 @@
 
 const READY = 0.4; // seconds that lie ready before the sound begins, or begins again
 const REPORT = 200; // milliseconds between two reports of what has been heard
+const GREETINGS = [0, 1000, 4000]; // milliseconds after it is shown
 const SHOWN = 12; // seconds of the picture, of which the last part is still to be heard
 const PEAKS = 20; // a second
 const INK = { wave: "#0072b2", now: "#111111", switch: "#b34700", paper: "#ffffff" };
@@ -72,9 +73,10 @@ function drawSound(canvas, sound) {
   if (!sound) return;
   const heard = sound.heard(), start = Math.max(0, heard - SHOWN + 2);
   const place = (seconds) => ((seconds - start) / SHOWN) * width;
+  const loudest = Math.max(0.05, ...sound.peaks.map(([, peak]) => peak));
   pen.fillStyle = INK.wave;
   for (const [seconds, peak] of sound.peaks) {
-    const half = Math.max(1, (Math.min(1, peak) * height) / 2);
+    const half = Math.max(1, (peak / loudest) * height / 2);
     pen.fillRect(place(seconds), height / 2 - half, Math.max(1, width / SHOWN / PEAKS - 1), 2 * half);
   }
   pen.font = "13px sans-serif";
@@ -93,6 +95,9 @@ function drawSound(canvas, sound) {
 }
 
 function speaker(model, el) {
+  const id = newId();
+  const label = create("label", { for: id }, model.get("description"));
+  const box = create("input", { id, type: "text", value: model.get("prompt"), title: "What to play; Enter says it to the music" });
   const button = create("button", { type: "button", class: "jupyter-button" }, "Play");
   const canvas = create("canvas", { width: 600, height: 80, role: "img" });
   let sound = null, played = 0, timer = null;
@@ -120,7 +125,7 @@ function speaker(model, el) {
     }
     sound = new Loudspeakers(model.get("rate")); // here and not later: browsers let sound begin with a click only
     played = Date.now();
-    model.send({ kind: "play", number: played });
+    model.send({ kind: "play", number: played, prompt: box.value });
     timer = setInterval(report, REPORT);
     name();
   });
@@ -138,12 +143,16 @@ function speaker(model, el) {
     if (first) report();
   };
   model.on("msg:custom", receive);
+  box.addEventListener("change", () => model.send({ kind: "change", prompt: box.value }));
   // Enter would be JupyterLab's, which goes to the cell's source.
-  button.addEventListener("keydown", (event) => { if (event.key === "Enter") event.stopPropagation(); });
-  el.append(button, canvas);
+  el.addEventListener("keydown", (event) => { if (event.key === "Enter") event.stopPropagation(); });
+  el.append(create("div", {}, label, box), button, canvas);
   name();
+  // live.py says why; JupyterLab may still be making the shell that it addresses.
+  const greetings = GREETINGS.map((wait) => setTimeout(() => model.send({ kind: "here" }), wait));
   return () => {
     model.off("msg:custom", receive);
+    greetings.forEach(clearTimeout);
     if (sound) model.send({ kind: "stop" });
     stop();
   };

@@ -11,7 +11,7 @@ import warnings
 import traitlets
 
 from musicgen_edu.audio import Audio
-from musicgen_edu.inspection.controls import FOLDER, Shown, View, _Drawn, text_box
+from musicgen_edu.inspection.controls import FOLDER, Shown, View, _Drawn
 from musicgen_edu.inspection.pictures import problem, status
 from musicgen_edu.inspection.playground import say_unknown
 from musicgen_edu.live import LiveSession, Player, Switch
@@ -19,10 +19,16 @@ from musicgen_edu.model import MusicGen
 
 
 class Speaker(_Drawn):
-    """Play and Stop, the sound itself and a picture of it, in the page; what the page says comes to `on_msg`."""
+    """The words, Play and Stop, the sound and a picture of it, in the page; what the page says comes to `on_msg`.
+
+    All of it is one widget, since ipykernel 7 takes a widget's messages in the shell that spoke last through it, and
+    the main one is blocked by a running cell. So the page says that it is here, and is answered from the shell that it
+    has addressed, beside the main one; from then on a cell may run for as long as it likes.
+    """
 
     _esm = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("controls.js", "live.js"))
     kind = traitlets.Unicode("speaker").tag(sync=True)
+    prompt = traitlets.Unicode().tag(sync=True)  # the first words
     rate = traitlets.Int().tag(sync=True)  # samples a second
 
     def say(self, kind: str, number: int, **content: float | str) -> None:
@@ -39,20 +45,23 @@ class _Live:
     """What the view does when it is used; messages of the page may come in any thread."""
 
     def __init__(self, model: MusicGen, prompt: str, options: dict[str, float | int | None]) -> None:
-        self.model, self.options = model, options
+        self.model, self.prompt, self.options = model, prompt, options
         self.player: Player | None = None
         self.number = self.dry = 0
-        self.prompt = text_box("prompt", prompt, "What to play; Enter says it to the music that plays")
         self.words, self.said = Shown(), Shown()
-        self.speaker = Speaker(description="Play and Stop", rate=model.config.codec.sample_rate)
-        self.prompt.observe(self.change, names="value")
+        self.speaker = Speaker(description="prompt", prompt=prompt, rate=model.config.codec.sample_rate)
         self.speaker.on_msg(self.receive)
         self.words.value = status(say_unknown(model, prompt))
         self.said.value = status("Press Play. While it plays, change the words and press Enter.")
 
     def receive(self, _: Speaker, message: dict, buffers: list) -> None:
         """Do what the page says."""
-        if message["kind"] == "play":
+        if message["kind"] == "here":
+            self.speaker.say("welcome", self.number)
+        elif message["kind"] == "change":
+            self.change(message["prompt"])
+        elif message["kind"] == "play":
+            self.prompt = message["prompt"]
             self.play(message["number"])
         elif message["kind"] == "stop":
             self.stop()
@@ -70,7 +79,7 @@ class _Live:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # unknown words are named below the box
-                session = LiveSession(self.model, self.prompt.value, **self.options)
+                session = LiveSession(self.model, self.prompt, **self.options)
         except (ValueError, TypeError) as error:
             return self.fail(number, error)
         self.player = Player(
@@ -79,9 +88,8 @@ class _Live:
         self.said.value = status(f"Playing “{session.prompt}”.")
         self.player.start()
 
-    def change(self, change: dict) -> None:
-        """Say the new words to the music that plays."""
-        prompt = change["new"]
+    def change(self, prompt: str) -> None:
+        """Say other words to the music that plays."""
         self.words.value = status(say_unknown(self.model, prompt))
         if not self.player:
             return
@@ -129,4 +137,4 @@ def play_live(model: MusicGen, prompt: str = "happy piano melody", **options: fl
     is pressed.
     """
     live = _Live(model, prompt, options)
-    return View([live.prompt, live.words, live.speaker, live.said], live.words)
+    return View([live.speaker, live.words, live.said], live.words)
