@@ -118,7 +118,6 @@ class MusicGenConfig:
     codec: CodecConfig = field(default_factory=CodecConfig)
     pattern: str = "delay"  # a name that `patterns.create_pattern` knows
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    taught_words: tuple[str, ...] = ()  # that the tokenizer cuts into letters, and fine-tuning taught all the same
     melody: MelodyConfig | None = None  # None: no melody is listened to
     window: float | int = 30.0  # seconds that the model holds together; longer music is written window after window
     stride: float | int = 18.0  # seconds from the start of one window to that of the next

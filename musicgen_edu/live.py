@@ -103,7 +103,7 @@ class LiveSession:
             raise TypeError(f"A live session plays one prompt, a string, not {prompt!r:.60}.")
         with torch.no_grad():
             condition = self._model.encode_text([prompt])
-        warn_of_unknown_words(self._model.tokenizer, [prompt], self._model.config.taught_words)
+        warn_of_unknown_words(self._model.tokenizer, [prompt])
         return condition
 
     def _count(self, pieces: Iterator[Tensor]) -> Iterator[Tensor]:

@@ -207,7 +207,7 @@ class MusicGen(nn.Module):
             known=None if known is None else known.expand(request.clips, -1, -1),
         )  # fmt: skip
         if request.prompts is not None:
-            warn_of_unknown_words(self.tokenizer, request.prompts, self.config.taught_words)
+            warn_of_unknown_words(self.tokenizer, request.prompts)
         return pieces
 
     def _tell(self, request: Request) -> Condition:

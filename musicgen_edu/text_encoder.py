@@ -7,6 +7,8 @@ first on captions alone and then together with the decoder.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -42,6 +44,17 @@ class TextEncoder(nn.Module):
         # The weights' precision is kept, whatever mixed precision goes on around. autocast knows no device named meta.
         with torch.autocast("cpu" if ids.is_meta else ids.device.type, enabled=False):
             return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    def grow(self, vocab_size: int) -> None:
+        """Embed so many pieces, the new ones as the mean of those that were there.
+
+        Source: Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models".
+        """
+        known = self.config.vocab_size
+        table = self.model.resize_token_embeddings(vocab_size, mean_resizing=False).weight
+        with torch.no_grad():
+            table[known:] = table[:known].mean(dim=0)
+        self.config = replace(self.config, vocab_size=vocab_size)
 
 
 def t5_config(config: TextEncoderConfig) -> T5Config:

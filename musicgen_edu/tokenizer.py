@@ -137,6 +137,22 @@ class Tokenizer:
         """
         return [word for word in self._cut_words(text) if word not in PLAIN_WORDS]
 
+    def with_words(self, words: Iterable[str]) -> Tokenizer:
+        """Return a tokenizer in which each of these words is one piece more, in order, behind those that are there.
+
+        Words are spelled as `unknown_words` gives them. A new one is as probable as the least probable word of before,
+        which is far more than its letters together. Raises ValueError where one is empty, or a piece already.
+        """
+        proto = ModelProto.FromString(self._model.serialized_model_proto())
+        known = {piece.piece: piece.score for piece in proto.pieces}
+        score = min(score for piece, score in known.items() if piece.startswith(WORD_MARK) and len(piece) > 2)
+        for word in words:
+            if not word or WORD_MARK + word in known:
+                raise ValueError(f"{word!r} cannot become a piece: it is empty, or a piece already.")
+            known[WORD_MARK + word] = score
+            proto.pieces.add(piece=WORD_MARK + word, score=score)
+        return Tokenizer(proto.SerializeToString())
+
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write spiece.model, tokenizer.json and tokenizer_config.json, which transformers' AutoTokenizer opens."""
         folder = Path(folder)
@@ -272,15 +288,11 @@ def as_prompts(prompt: str | Sequence[str]) -> list[str]:
     return list(prompt)
 
 
-def warn_of_unknown_words(tokenizer: Tokenizer, prompts: list[str], taught_words: Sequence[str] = ()) -> None:
-    """Warn (UnknownWordsWarning) where prompts hold words that the model was never told.
-
-    `taught_words` are those that the tokenizer lacks and fine-tuning taught all the same.
-    """
+def warn_of_unknown_words(tokenizer: Tokenizer, prompts: list[str]) -> None:
+    """Warn (UnknownWordsWarning) where prompts hold words that the model was never told."""
     if tokenizer.vocab_size >= WORD_VOCABULARY:
         return
-    unknown = dict.fromkeys(word for prompt in prompts for word in tokenizer.unknown_words(prompt))
-    words = [word for word in unknown if word not in taught_words]
+    words = list(dict.fromkeys(word for prompt in prompts for word in tokenizer.unknown_words(prompt)))
     if words:
         named = ", ".join(f'"{word[:30]}"' for word in words[:5]) + ", …" * (len(words) > 5)
         message = f"The model does not know {named}; it was not taught these words, and they may change the music."

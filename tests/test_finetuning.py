@@ -13,14 +13,14 @@ import soundfile
 import torch
 from accelerate.state import AcceleratorState
 from torch import nn
-from transformers import MusicgenForConditionalGeneration
+from transformers import AutoTokenizer, MusicgenForConditionalGeneration
 
 from musicgen_edu import Audio, MusicGen, UnknownWordsWarning, cli, load_audio
 from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.training import command, finetuning, loop, recipe
 from musicgen_edu.training.audio_folder import CaptionedCodes, find_captions, read_audio_folder
-from musicgen_edu.training.finetuning import FineTuning, finetune, learning_part, make_batch
+from musicgen_edu.training.finetuning import FineTuning, add_words, finetune, learning_part, make_batch
 
 QUICK = FineTuning(steps=4, rank=2, seconds=0.5, batch=2, save_every=2)
 
@@ -172,6 +172,11 @@ def test_only_the_decoders_part_learns(student, model, data, tmp_path, rank):
     finetune(student, data, tmp_path / "run", replace(QUICK, rank=rank, learning_rate=0.05))
     before, after = named_tensors(model), named_tensors(MusicGen.from_pretrained(tmp_path / "run" / "model"))
     assert before.keys() == after.keys()
+    known = before["text_encoder.shared.weight"]
+    words = after["text_encoder.shared.weight"][len(known) :]
+    assert torch.equal(after["text_encoder.shared.weight"][: len(known)], known)
+    assert len(words) == 3 and (words - known.mean(dim=0)).abs().amax(dim=1).min() > 0.01  # zither, b and c
+    after["text_encoder.shared.weight"] = known
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     layer = "decoder.model.decoder.layers.0."
     matrices = {f"{layer}{part}.weight" for part in ("fc1", "fc2", "self_attn.q_proj", "encoder_attn.v_proj")}
@@ -183,17 +188,18 @@ def test_only_the_decoders_part_learns(student, model, data, tmp_path, rank):
     else:
         assert "decoder.lm_heads.0.weight" in changed and "enc_to_dec_proj.bias" in changed
         assert not {name for name in changed if name.startswith(("text_encoder.", "audio_encoder."))}
-    assert all(torch.equal(tensor, after[name]) for name, tensor in named_tensors(student).items())
+    taught = named_tensors(student) | {"text_encoder.shared.weight": known}
+    assert all(torch.equal(tensor, after[name]) for name, tensor in taught.items())
 
 
 def test_adapters_begin_as_nothing_and_vanish_after_an_error(student, model):
-    with learning_part(student, 2):
-        learning = [name for name, parameter in student.named_parameters() if parameter.requires_grad]
-        assert learning and all("lora_" in name for name in learning)
+    with learning_part(student, 2, words=1):
+        learning = {name.rpartition(".")[2] for name, weight in student.named_parameters() if weight.requires_grad}
+        assert learning == {"rows", "weight"}
     assert fingerprint(named_tensors(student)) == fingerprint(named_tensors(model))
-    with pytest.raises(KeyboardInterrupt), learning_part(student, 2):
-        for name, parameter in student.named_parameters():
-            nn.init.ones_(parameter) if "lora_" in name else None
+    with pytest.raises(KeyboardInterrupt), learning_part(student, 2, words=1):
+        for parameter in student.parameters():
+            nn.init.ones_(parameter) if parameter.requires_grad else None
         raise KeyboardInterrupt
     assert fingerprint(named_tensors(student)) == fingerprint(named_tensors(model))
     assert all(parameter.requires_grad for parameter in student.parameters())
@@ -265,7 +271,7 @@ def test_a_stopped_run_goes_on_to_the_last_bit(model, data, tmp_path, monkeypatc
 def test_a_state_holds_only_what_learns(student, data, tmp_path):
     finetune(student, data, tmp_path / "run", QUICK)
     names = loop.safe_open(tmp_path / "run" / loop.STATE_FILE, "pt").keys()
-    assert names and all("lora_" in name for name in names)
+    assert names and all("lora_" in name or name.endswith("0.rows") for name in names)
 
 
 @pytest.mark.parametrize("rank", [2, 0])
@@ -310,7 +316,9 @@ def test_the_command_teaches_a_word_that_is_then_known(checkpoint, data, tmp_pat
     assert cli.main(["train", *options]) == 0
     assert "Hear the model with: musicgen-edu generate" in capsys.readouterr().out
     taught = MusicGen.from_pretrained(tmp_path / "run" / "model")
-    assert taught.config.taught_words == tuple(sorted(taught.tokenizer.unknown_words("zither a b c")))
+    assert taught.tokenizer.pieces("slow zithers") == ["▁slow", "▁zither", "s", "</s>"]
+    reference = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
+    assert reference("slow zithers melody b").input_ids == taught.tokenizer.encode("slow zithers melody b")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert isinstance(taught.generate("slow zither melody", 0.2), Audio)
@@ -318,11 +326,19 @@ def test_the_command_teaches_a_word_that_is_then_known(checkpoint, data, tmp_pat
         taught.generate("slow koto", 0.2)
 
 
-def test_words_that_are_none_are_refused(checkpoint):
-    config = json.loads((checkpoint / "config.json").read_text())
-    (checkpoint / "config.json").write_text(json.dumps(config | {"taught_words": "zither"}))
-    with pytest.raises(ValueError, match="taught_words that are no list of words"):
-        MusicGen.from_pretrained(checkpoint)
+def test_a_word_is_added_once_and_old_prompts_mean_what_they_meant(student, model):
+    prompts = ["happy piano melody", "sad strings with drums"]
+    before = model.encode_text(prompts).states
+    assert add_words(student, ["slow zither melody", "zither, KOTO!"]) == ["koto", "zither"]
+    assert add_words(student, ["slow zither melody"]) == []
+    assert student.text_encoder.config == student.config.text_encoder
+    assert student.config.text_encoder.vocab_size == student.tokenizer.vocab_size == model.tokenizer.vocab_size + 2
+    assert torch.equal(student.encode_text(prompts).states, before)
+
+
+def test_a_large_vocabulary_stays_as_it_is(student, monkeypatch):
+    monkeypatch.setattr(finetuning, "WORD_VOCABULARY", student.tokenizer.vocab_size)
+    assert add_words(student, ["slow zither melody"]) == []
 
 
 def test_bad_files_are_named_and_the_rest_is_learned(checkpoint, data, tmp_path, capsys):

@@ -139,6 +139,21 @@ def test_unknown_words(tokenizer, text, unknown):
     assert tokenizer.unknown_words(text) == unknown
 
 
+def test_new_words_become_pieces_and_the_others_keep_their_ids(tokenizer, captions, tmp_path):
+    taught = tokenizer.with_words(["zither", "пианино"])
+    assert taught.vocab_size == tokenizer.vocab_size + 2
+    assert taught.pieces("Zither, пианино-zithers") == ["▁zither", ",", "▁пианино", "▁zither", "s", "</s>"]
+    assert all(taught.encode(caption) == tokenizer.encode(caption) for caption in captions)
+    taught.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)("happy zither").input_ids == taught.encode("happy zither")
+
+
+@pytest.mark.parametrize("word", ["", "piano"])
+def test_what_is_no_new_word_is_refused(tokenizer, word):
+    with pytest.raises(ValueError, match="cannot become a piece"):
+        tokenizer.with_words([word])
+
+
 @pytest.mark.parametrize("mark", MARKS)
 def test_punctuation_separates_words(tokenizer, auto, mark):
     """Behind, before and between words; the marks that captions hold have pieces of their own."""

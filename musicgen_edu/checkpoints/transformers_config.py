@@ -95,8 +95,8 @@ _PAD_MODES = ("reflect", "replicate", "constant")
 def to_transformers(config: MusicGenConfig) -> Json:
     """Return the content of `config.json`.
 
-    The keys `codebook_pattern`, `taught_words`, `window` and `stride` are ours; transformers knows the delay only,
-    names no words, and makes no clip that is longer than one window.
+    The keys `codebook_pattern`, `window` and `stride` are ours; transformers knows the delay only, and makes no clip
+    that is longer than one window.
     Raises ValueError for what transformers cannot be: codebooks whose size is no power of two, a codec of two channels,
     a decoder with a melody before its codes and cross-attention too, or with neither.
     """
@@ -107,8 +107,7 @@ def to_transformers(config: MusicGenConfig) -> Json:
         raise ValueError(f"transformers' MusicGen has a mono codec, not one of {codec.channels} channels.")
     if codec.codebook_size & (codec.codebook_size - 1):
         raise ValueError(f"transformers wants codebooks of 2, 4, 8, … entries, not of {codec.codebook_size}.")
-    own = {"taught_words": list(config.taught_words)} if config.taught_words else {}
-    own |= {name: getattr(config, name) for name in _LONG_FORM if getattr(config, name) != _LONG_FORM[name]}
+    own = {name: getattr(config, name) for name in _LONG_FORM if getattr(config, name) != _LONG_FORM[name]}
     tokens = {"pad_token_id": None, "bos_token_id": None}  # the special token is past the vocabulary: it would warn
     types = _DECODER_TYPES[decoder.cross_attention]
     return {
@@ -166,14 +165,11 @@ def from_transformers(config: Json, generation: Json, extractor: Json) -> MusicG
     if melody:
         check_melody(melody, decoder.hidden_size, codec.sample_rate, extractor)
     pattern = checked("codebook_pattern", config.get("codebook_pattern", "delay"), str)
-    taught = config.get("taught_words", [])
-    if not isinstance(taught, list) or not all(isinstance(word, str) for word in taught):
-        raise ValueError("Its config.json has taught_words that are no list of words.")
     sampling = SamplingSettings(**_read_sampling(generation))
     window, stride = (checked(name, config.get(name, default), float) for name, default in _LONG_FORM.items())
     if not 0 < stride < window:
         raise ValueError(f"Its config.json has window={window} and stride={stride}, which must be less and above 0.")
-    return MusicGenConfig(text_encoder, decoder, codec, pattern, sampling, tuple(taught), melody, window, stride)
+    return MusicGenConfig(text_encoder, decoder, codec, pattern, sampling, melody, window, stride)
 
 
 def _check_codes(decoder: DecoderConfig, codec: CodecConfig) -> None:

@@ -2,7 +2,9 @@
 
 The decoder goes on learning on somebody's own clips: all its weights, or low-rank adapters beside them (Hu et al. 2021,
 arXiv:2106.09685), which learn W + B·A with thin matrices A and B and are added into W at the end, so that the result is
-a checkpoint like any other. The codec and the text encoder stay what they were.
+a checkpoint like any other. The codec stays what it was, and so does the text encoder, but for words that no caption
+ever held: each becomes a piece of the tokenizer, whose vector learns along. In letters it would be nearly the same to
+the decoder as any other word that falls into letters, and these would sound like the new one too (RUNS.md).
 
 What a model is not reminded of, it forgets. So that it need not be given its old music, it plays some of its own before
 it learns, from prompts that must keep their meaning, and rehearses it along (Robins 1995, "Catastrophic forgetting,
@@ -19,18 +21,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from peft import LoraConfig
 from peft.tuners.lora import LoraModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 
 from musicgen_edu._arguments import Parser
 from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.model import MusicGen
 from musicgen_edu.presets import SHIPPED
-from musicgen_edu.tokenizer import Tokenizer
+from musicgen_edu.tokenizer import WORD_VOCABULARY, Tokenizer
 from musicgen_edu.training.audio_folder import CaptionedCodes, read_audio_folder
 from musicgen_edu.training.data import load_tensors, save_tensors
 from musicgen_edu.training.decoder import CAPTION_DROPOUT, UNSAID, Batch, DecoderObjective
@@ -38,6 +41,7 @@ from musicgen_edu.training.loop import claim, create_accelerator, fit
 
 ADAPTED = r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"  # every matrix of every layer; embeddings and heads stay
 LEARNING_RATES = {"adapters": 1e-3, "all weights": 1e-4}  # adapters begin at 0 and have further to go
+WORD_RATE = 5.0  # times the learning rate: a word's vector has as far to go as an adapter, in numbers 30 times as large
 BATCH_OF_PROMPTS = 8  # that are played at a time
 
 
@@ -86,25 +90,56 @@ def finetune(
         return make_batch(chosen, frames, model.tokenizer, rng)
 
     torch.manual_seed(settings.seed)
-    with learning_part(model, settings.rank):
+    words = add_words(model, [clip.caption for clip in clips])
+    with learning_part(model, settings.rank, len(words)):
         parts = model.text_encoder, model.projection, model.decoder, model.pattern
         objective = DecoderObjective(*parts, heed_words=True, aided=False)
+        objective.rates = {"text_encoder.": WORD_RATE}
         fit(objective, batch, steps=settings.steps, learning_rate=settings.peak_rate, folder=folder,
             accelerator=create_accelerator(), seed=settings.seed, save_every=settings.save_every,
             warmup=max(1, settings.steps // 10))  # fmt: skip
         objective.cpu().eval()
-    words = {word for clip in clips for word in model.tokenizer.unknown_words(clip.caption)}
-    model.config = replace(model.config, taught_words=tuple(sorted({*model.config.taught_words, *words})))
     model.save_pretrained(folder / "model")
 
 
+def add_words(model: MusicGen, captions: Sequence[str]) -> list[str]:
+    """Give each word of the captions that the model does not know a piece and a vector of its own; return the words.
+
+    A vocabulary as large as T5's has pieces for every word, and stays as it is.
+    """
+    if model.tokenizer.vocab_size >= WORD_VOCABULARY:
+        return []
+    words = sorted({word for caption in captions for word in model.tokenizer.unknown_words(caption)})
+    if words:
+        model.tokenizer = model.tokenizer.with_words(words)
+        model.text_encoder.grow(model.tokenizer.vocab_size)
+        model.config = replace(model.config, text_encoder=model.text_encoder.config)
+    return words
+
+
+class LastRows(nn.Module):
+    """Of a table of vectors only the last rows learn: a parametrization of its weight."""
+
+    def __init__(self, rows: Float[Tensor, "words text_width"]):
+        super().__init__()
+        self.rows = nn.Parameter(rows.clone())
+
+    def forward(self, table: Float[Tensor, "pieces text_width"]) -> Float[Tensor, "pieces text_width"]:
+        """The table with these rows at its end."""
+        return torch.cat([table[: -len(self.rows)], self.rows])
+
+
 @contextmanager
-def learning_part(model: MusicGen, rank: int) -> Iterator[None]:
+def learning_part(model: MusicGen, rank: int, words: int = 0) -> Iterator[None]:
     """Inside, only this part of `model` learns: adapters of that rank or, at 0, decoder and projection.
 
-    Behind it the adapters are part of the weights; after an error they are gone.
+    The vectors of the last so many `words` learn in either case. Behind it adapters and vectors are part of the
+    weights; after an error they are gone.
     """
     model.requires_grad_(False)
+    table = model.text_encoder.model.encoder.embed_tokens
+    if words:
+        register_parametrization(table, "weight", LastRows(table.weight.detach()[-words:]))
     adapters = None
     if rank:
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=ADAPTED)
@@ -113,16 +148,15 @@ def learning_part(model: MusicGen, rank: int) -> Iterator[None]:
         model.decoder.requires_grad_(True)
         if model.projection is not None:
             model.projection.requires_grad_(True)
+    learned = False
     try:
         yield
-    except BaseException:
-        if adapters is not None:
-            adapters.unload()
-        raise
-    else:
-        if adapters is not None:
-            adapters.merge_and_unload()
+        learned = True
     finally:
+        if words:
+            remove_parametrizations(table, "weight", leave_parametrized=learned)
+        if adapters is not None:
+            adapters.merge_and_unload() if learned else adapters.unload()
         model.requires_grad_(True)
 
 
