@@ -45,8 +45,8 @@ class TextEncoder(nn.Module):
         with torch.autocast("cpu" if ids.is_meta else ids.device.type, enabled=False):
             return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
 
-    def grow(self, vocab_size: int) -> None:
-        """Embed so many pieces, the new ones as the mean of those that were there.
+    def resize(self, vocab_size: int) -> None:
+        """Embed so many pieces: the last ones go, or new ones come, as the mean of those that were there.
 
         Source: Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models".
         """

@@ -19,7 +19,7 @@ from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.training import command, finetuning, loop, recipe
 from musicgen_edu.training.audio_folder import CaptionedCodes, find_captions, read_audio_folder
-from musicgen_edu.training.finetuning import FineTuning, add_words, finetune, learning_part, make_batch
+from musicgen_edu.training.finetuning import FineTuning, finetune, learning_part, learning_words, make_batch
 
 QUICK = FineTuning(steps=4, rank=2, seconds=0.5, batch=2, save_every=2)
 
@@ -192,11 +192,11 @@ def test_only_the_decoders_part_learns(student, model, data, tmp_path, rank):
 
 
 def test_adapters_begin_as_nothing_and_vanish_after_an_error(student, model):
-    with learning_part(student, 2, words=1):
+    with learning_part(student, 2):
         learning = {name.rpartition(".")[2] for name, weight in student.named_parameters() if weight.requires_grad}
-        assert learning == {"rows", "weight"}
+        assert learning == {"weight"}
     assert fingerprint(named_tensors(student)) == fingerprint(named_tensors(model))
-    with pytest.raises(KeyboardInterrupt), learning_part(student, 2, words=1):
+    with pytest.raises(KeyboardInterrupt), learning_part(student, 2):
         for parameter in student.parameters():
             nn.init.ones_(parameter) if parameter.requires_grad else None
         raise KeyboardInterrupt
@@ -325,19 +325,31 @@ def test_the_command_teaches_a_word_that_is_then_known(checkpoint, data, tmp_pat
         taught.generate("slow koto", 0.2)
 
 
-def test_a_word_is_added_once_and_old_prompts_mean_what_they_meant(student, model):
+def test_a_word_gets_a_vector_and_old_prompts_mean_what_they_meant(student, model):
     prompts = ["happy piano melody", "sad strings with drums"]
     before = model.encode_text(prompts).states
-    assert add_words(student, ["slow zither melody", "zither, KOTO!"]) == ["koto", "zither"]
-    assert add_words(student, ["slow zither melody"]) == []
+    with learning_part(student, 2), learning_words(student, ["slow zither melody", "zither, KOTO!"]) as words:
+        assert words == ["koto", "zither"]
+        (rows,) = (weight for weight in student.text_encoder.parameters() if weight.requires_grad)
+        assert rows.shape == (2, model.config.text_encoder.hidden_size)
+    with learning_words(student, ["slow zither melody"]) as words:
+        assert words == []
     assert student.text_encoder.config == student.config.text_encoder
     assert student.config.text_encoder.vocab_size == student.tokenizer.vocab_size == model.tokenizer.vocab_size + 2
     assert torch.equal(student.encode_text(prompts).states, before)
 
 
+def test_after_an_error_a_word_is_unknown_again(student, model):
+    with pytest.raises(KeyboardInterrupt), learning_words(student, ["slow zither melody"]):
+        raise KeyboardInterrupt
+    assert fingerprint(named_tensors(student)) == fingerprint(named_tensors(model))
+    assert student.config == model.config and student.tokenizer is model.tokenizer
+
+
 def test_a_large_vocabulary_stays_as_it_is(student, monkeypatch):
     monkeypatch.setattr(finetuning, "WORD_VOCABULARY", student.tokenizer.vocab_size)
-    assert add_words(student, ["slow zither melody"]) == []
+    with learning_words(student, ["slow zither melody"]) as words:
+        assert words == []
 
 
 def test_bad_files_are_named_and_the_rest_is_learned(checkpoint, data, tmp_path, capsys):

@@ -90,8 +90,7 @@ def finetune(
         return make_batch(chosen, frames, model.tokenizer, rng)
 
     torch.manual_seed(settings.seed)
-    words = add_words(model, [clip.caption for clip in clips])
-    with learning_part(model, settings.rank, len(words)):
+    with learning_part(model, settings.rank), learning_words(model, [clip.caption for clip in clips]):
         parts = model.text_encoder, model.projection, model.decoder, model.pattern
         objective = DecoderObjective(*parts, heed_words=True, aided=False)
         objective.rates = {"text_encoder.": WORD_RATE}
@@ -102,44 +101,13 @@ def finetune(
     model.save_pretrained(folder / "model")
 
 
-def add_words(model: MusicGen, captions: Sequence[str]) -> list[str]:
-    """Give each word of the captions that the model does not know a piece and a vector of its own; return the words.
-
-    A vocabulary as large as T5's has pieces for every word, and stays as it is.
-    """
-    if model.tokenizer.vocab_size >= WORD_VOCABULARY:
-        return []
-    words = sorted({word for caption in captions for word in model.tokenizer.unknown_words(caption)})
-    if words:
-        model.tokenizer = model.tokenizer.with_words(words)
-        model.text_encoder.grow(model.tokenizer.vocab_size)
-        model.config = replace(model.config, text_encoder=model.text_encoder.config)
-    return words
-
-
-class LastRows(nn.Module):
-    """Of a table of vectors only the last rows learn: a parametrization of its weight."""
-
-    def __init__(self, rows: Float[Tensor, "words text_width"]):
-        super().__init__()
-        self.rows = nn.Parameter(rows.clone())
-
-    def forward(self, table: Float[Tensor, "pieces text_width"]) -> Float[Tensor, "pieces text_width"]:
-        """The table with these rows at its end."""
-        return torch.cat([table[: -len(self.rows)], self.rows])
-
-
 @contextmanager
-def learning_part(model: MusicGen, rank: int, words: int = 0) -> Iterator[None]:
+def learning_part(model: MusicGen, rank: int) -> Iterator[None]:
     """Inside, only this part of `model` learns: adapters of that rank or, at 0, decoder and projection.
 
-    The vectors of the last so many `words` learn in either case. Behind it adapters and vectors are part of the
-    weights; after an error they are gone.
+    Behind it the adapters are part of the weights; after an error they are gone.
     """
     model.requires_grad_(False)
-    table = model.text_encoder.model.encoder.embed_tokens
-    if words:
-        register_parametrization(table, "weight", LastRows(table.weight.detach()[-words:]))
     adapters = None
     if rank:
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=ADAPTED)
@@ -153,11 +121,50 @@ def learning_part(model: MusicGen, rank: int, words: int = 0) -> Iterator[None]:
         yield
         learned = True
     finally:
-        if words:
-            remove_parametrizations(table, "weight", leave_parametrized=learned)
         if adapters is not None:
             adapters.merge_and_unload() if learned else adapters.unload()
         model.requires_grad_(True)
+
+
+@contextmanager
+def learning_words(model: MusicGen, captions: Sequence[str]) -> Iterator[list[str]]:
+    """Inside, each word of the captions that `model` does not know has a piece, and a vector that learns; yield them.
+
+    Behind it the words are the model's; after an error they are gone. A vocabulary as large as T5's has pieces for
+    every word, and stays as it is.
+    """
+    known, before = model.tokenizer, model.config
+    small = known.vocab_size < WORD_VOCABULARY
+    words = sorted({word for caption in captions for word in known.unknown_words(caption)}) if small else []
+    if not words:
+        yield []
+        return
+    model.tokenizer = known.with_words(words)
+    model.text_encoder.resize(model.tokenizer.vocab_size)
+    model.config = replace(before, text_encoder=model.text_encoder.config)
+    table = model.text_encoder.model.encoder.embed_tokens.requires_grad_(False)
+    register_parametrization(table, "weight", LastRows(table.weight[-len(words) :]))
+    learned = False
+    try:
+        yield words
+        learned = True
+    finally:
+        remove_parametrizations(table, "weight", leave_parametrized=learned)
+        if not learned:
+            model.tokenizer, model.config = known, before
+            model.text_encoder.resize(known.vocab_size)
+
+
+class LastRows(nn.Module):
+    """Of a table of vectors only the last rows learn: a parametrization of its weight."""
+
+    def __init__(self, rows: Float[Tensor, "words text_width"]):
+        super().__init__()
+        self.rows = nn.Parameter(rows.clone())
+
+    def forward(self, table: Float[Tensor, "pieces text_width"]) -> Float[Tensor, "pieces text_width"]:
+        """The table with these rows at its end."""
+        return torch.cat([table[: -len(self.rows)], self.rows])
 
 
 def play_own_music(model: MusicGen, prompts: Sequence[str], settings: FineTuning, file: Path) -> list[CaptionedCodes]:
