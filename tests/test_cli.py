@@ -226,6 +226,7 @@ def test_unknown_words_are_named_in_one_line(generate, capsys):
         ["piano", "--output", "music.wav/music.wav"],
         ["piano", "--model", "missing"],
         ["piano", "--model", "."],
+        ["piano", "--model", "some/thing"],
         ["piano", "--louder"],
         ["piano", "melody"],
         [],

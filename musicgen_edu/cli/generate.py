@@ -54,7 +54,8 @@ def add_generate(commands: argparse._SubParsersAction, only: Callable) -> None:
     add("--top-p", metavar="P", type=float, help="choose among the likeliest codes that share the probability P")
     add("--guidance", metavar="G", type=float, help="how closely to follow the prompt; 1 turns guidance off")
     add("--true-level", action="store_true", help="write it as soft or loud as it was made, not at a listening level")
-    add("--model", metavar="FOLDER", type=Path, help="a model in transformers' layout (default: the one shipped)")
+    name = "a folder in transformers' layout, or a name such as facebook/musicgen-small (default: the model shipped)"
+    add("--model", metavar="MODEL", help=name)
     command.set_defaults(run=only(_generate, command))
 
 
