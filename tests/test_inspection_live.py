@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from musicgen_edu import live
-from musicgen_edu.inspection.live import Speaker, play_live, say_dry, say_switch
+from musicgen_edu.inspection.live import GUIDANCE, Speaker, play_live, say_dry, say_switch
 from musicgen_edu.live import LiveSession, Switch
 from musicgen_edu.model import STREAM_GAIN, MusicGen
 
@@ -68,7 +68,7 @@ def test_the_page_gets_the_session_a_little_ahead_until_it_says_stop(page, model
     page.wait(lambda: len(page.sound(7)) >= (1.0 + live.AHEAD) * 400)
     page.say("stop")
     assert "Stopped." in page.said.value
-    found, session = page.sound(7), LiveSession(model, "happy piano", seed=3)
+    found, session = page.sound(7), LiveSession(model, "happy piano", seed=3, guidance_scale=GUIDANCE)
     expected = torch.cat([next(session).waveform[0, 0] for _ in page.of_kind("sound")])
     assert torch.equal(found, (expected * 10 ** (STREAM_GAIN / 20)).clamp(-1, 1))
 

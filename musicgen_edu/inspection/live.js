@@ -2,6 +2,7 @@
 // the sample: the audio context runs at the music's own rate, and every chunk begins on the sample after the last one's.
 
 const READY = 0.4; // seconds that lie ready before the sound begins, or begins again
+const MARGIN = 0.04; // seconds by which the clock that a page sees may be late: what begins in the past begins wrong
 const REPORT = 200; // milliseconds between two reports of what has been heard
 const GREETINGS = [0, 1000, 4000]; // milliseconds after it is shown
 const SHOWN = 12; // seconds of the picture, of which the last part is still to be heard
@@ -27,14 +28,14 @@ class Loudspeakers {
     buffer.copyToChannel(samples, 0);
     this.waiting.push(buffer);
     this.made += samples.length;
-    const now = Math.ceil(this.context.currentTime * this.rate);
-    if (this.frame !== null && this.frame < now) {
+    const soon = Math.ceil((this.context.currentTime + MARGIN) * this.rate);
+    if (this.frame !== null && this.frame < soon) {
       this.dry += 1;
       this.frame = null;
     }
     const ready = this.waiting.reduce((sum, each) => sum + each.length, 0);
     if (this.frame === null && ready < READY * this.rate) return;
-    this.frame ??= now + Math.round(0.02 * this.rate);
+    this.frame ??= soon + Math.round(MARGIN * this.rate);
     for (const each of this.waiting.splice(0)) {
       const source = this.context.createBufferSource();
       source.buffer = each;

@@ -17,6 +17,8 @@ from musicgen_edu.inspection.playground import say_unknown
 from musicgen_edu.live import LiveSession, Player, Switch
 from musicgen_edu.model import MusicGen
 
+GUIDANCE = 3.0  # MusicGen's usual one, more than the shipped model's own: what has been played speaks for itself
+
 
 class Speaker(_Drawn):
     """The words, Play and Stop, the sound and a picture of it, in the page; what the page says comes to `on_msg`.
@@ -130,11 +132,16 @@ def say_dry(times: int, speed: float) -> str:
     )
 
 
-def play_live(model: MusicGen, prompt: str = "happy piano melody", **options: float | int | None) -> View:
+def play_live(
+    model: MusicGen,
+    prompt: str = "happy piano melody",
+    guidance_scale: float | int | None = GUIDANCE,
+    **options: float | int | None,
+) -> View:
     """A box for the words, a button that plays and stops, and a picture of the sound with each change marked.
 
-    `options` are those of `LiveSession`, such as `seed` and `guidance_scale`. What is wrong with them is said when Play
-    is pressed.
+    `guidance_scale` and `options` are those of `LiveSession`, such as `seed`; None is the model's own. What is wrong
+    with them is said when Play is pressed.
     """
-    live = _Live(model, prompt, options)
+    live = _Live(model, prompt, {"guidance_scale": guidance_scale} | options)
     return View([live.speaker, live.words, live.said], live.words)
