@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 GROUP = 32  # weights that share a scale and an offset in int4
 BLOCK = 256  # columns that are quantised at once
+WIDENED = 64  # positions up to which attention widens what lies in bfloat16
 SHRINKAGES = 5  # ranges that are tried for each group, from its whole spread down to 70 % of it
 
 
@@ -208,7 +209,7 @@ def optimize(decoder: nn.Module, rung: str | None, keep_weights: bool = True) ->
     for layers in groups:
         _pack(layers, PRODUCTS[rung], keep_weights)
     for attention in _attentions(decoder).values():
-        attention.attend = attend_in_float32
+        attention.attend = attend
 
 
 def _attentions(decoder: nn.Module) -> dict[str, nn.Module]:
@@ -246,25 +247,28 @@ def _unpack(decoder: nn.Module) -> None:
         attention.__dict__.pop("attend", None)
 
 
-def attend_in_float32(
+def attend(
     queries: Float[Tensor, "batch heads steps head_size"],
     keys: Float[Tensor, "batch heads positions head_size"],
     values: Float[Tensor, "batch heads positions head_size"],
     mask: Bool[Tensor, "#batch 1 #steps positions"] | None = None,
     is_causal: bool = False,
 ) -> Float[Tensor, "batch heads steps head_size"]:
-    """Attention as in `F.scaled_dot_product_attention`, always in float32, and faster for one new step.
+    """Attention as in `F.scaled_dot_product_attention`, faster for one new step and for bfloat16.
 
     PyTorch's fused kernel is made for many queries. With a single one, which may look at all positions, two products
-    that read keys and values as they lie in the cache are faster. In bfloat16 either is several times slower than
-    widening first: a cache in bfloat16 saves memory, not arithmetic.
+    that read keys and values as they lie in the cache are faster. bfloat16 is widened where it is little and copying it
+    costs next to nothing, and for the fused kernel, which is several times slower in it. A long past is read as it is:
+    the softmax is of float32 scores that were rounded once more, by as much as queries and keys were before.
     """
-    if queries.dtype != torch.float32:
+    one_step = queries.shape[2] == 1 and mask is None
+    long_enough = one_step and keys.shape[2] >= WIDENED and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if queries.dtype != torch.float32 and not long_enough:
         queries, keys, values = queries.float(), keys.float(), values.float()
-    elif queries.shape[2] == 1 and mask is None:
-        scores = keys @ (queries * queries.shape[-1] ** -0.5).mT  # keys · query, not query · keysᵀ: rows are read whole
-        return scores.mT.softmax(dim=-1) @ values
-    return F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=is_causal)
+    if not one_step:
+        return F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=is_causal)
+    scores = keys @ (queries * queries.shape[-1] ** -0.5).mT  # keys · query, not query · keysᵀ: rows are read whole
+    return scores.mT.softmax(dim=-1, dtype=torch.float32).to(values.dtype) @ values
 
 
 def _check(layer: nn.Linear, rung: str) -> None:

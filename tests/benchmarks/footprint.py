@@ -21,7 +21,7 @@ from musicgen_edu.generation import iterate_codes
 from musicgen_edu.optimization import optimize
 from musicgen_edu.patterns import create_pattern
 
-DECODED_AT_ONCE = 50  # frames: what a second takes in memory stays in reach, and overlapping it costs little
+DECODED_AT_ONCE = 25  # frames: half of what a second of sound takes while it is decoded, at a tenth more work
 
 
 def peak() -> int:

@@ -23,7 +23,16 @@ from footprint import DECODED_AT_ONCE
 from machine import ROUNDS, interleaved, last_level_cache, memory_bandwidth, processor, seconds
 from measure import measure
 from roofline import draw
-from small import Steps, bare_time, create_decoder, create_transformers, create_weights, transformers_time, weight_bytes
+from small import (
+    Steps,
+    bare_time,
+    create_decoder,
+    create_transformers,
+    create_weights,
+    profile,
+    transformers_time,
+    weight_bytes,
+)
 
 from musicgen_edu.codec import Codec, StreamingCodecDecoder
 from musicgen_edu.config import PRESETS, DecoderConfig
@@ -64,11 +73,19 @@ def main() -> int:
     for name, value in machine.items():
         print(f"{name}: {value:.3g}" if isinstance(value, float) else f"{name}: {value}", flush=True)
     print(f"\n{'figure':<56}{'value':>8}  {'bar':<29}from")
-    small, points = measure_small(machine["bandwidth, GB/s"] * 1e9)
+    small, points, profiles = measure_small(machine["bandwidth, GB/s"] * 1e9)
     figures = [*report(small), *report(measure_whole()), *report(measure_tiny())]
     report(package)
+    print("\nWhere a step at frame 100 spends its time, under PyTorch's profiler, which slows it:")
+    for rung, parts in profiles.items():
+        print(f"{rung}: " + ", ".join(f"{part} {took / sum(parts.values()):.0%}" for part, took in parts.items()))
     FOLDER.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine, "figures": [asdict(figure) for figure in figures + package], "points": points}
+    content = {
+        "machine": machine,
+        "figures": [asdict(figure) for figure in figures + package],
+        "points": points,
+        "profiles, ms a step": profiles,
+    }
     (FOLDER / "figures.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     draw(content, FOLDER / "roofline.png")
     print(f"Saved: {FOLDER}/figures.json and roofline.png")
@@ -83,8 +100,8 @@ def report(figures: list[Figure]) -> list[Figure]:
     return figures
 
 
-def measure_small(bandwidth: float) -> tuple[list[Figure], list[dict]]:
-    """musicgen-small's decoder with guidance, on every rung and in transformers: figures, and the picture's points."""
+def measure_small(bandwidth: float) -> tuple[list[Figure], list[dict], dict[str, dict[str, float]]]:
+    """musicgen-small's decoder with guidance, on every rung and in transformers: figures, the picture's points, and profiles."""
     weights = create_weights()
     steps = {rung: Steps(create_decoder(weights, PRESETS["small"].decoder, rung)) for rung in available_rungs()}
     took = compare(weights, steps)
@@ -105,7 +122,8 @@ def measure_small(bandwidth: float) -> tuple[list[Figure], list[dict]]:
     fastest = min(steps, key=lambda rung: took[rung, 20])
     ratio = min(took[key] for key in took if key[0] == "transformers") / took[fastest, 20]
     figures.append(Figure("transformers at its fastest / ours", ratio, "≥ 2.5, goal 4", fastest))
-    return figures, [*measure_frames(steps), *measure_growth(weights)]
+    profiles = {rung: profile(ours) for rung, ours in steps.items()}
+    return figures, [*measure_frames(steps), *measure_growth(weights)], profiles
 
 
 def available_rungs() -> list[str]:

@@ -26,6 +26,13 @@ from transformers import (  # isort: skip
 )
 
 TEXT_TOKENS = 10
+# What a step consists of, by words in the names of PyTorch's operations.
+KINDS = {
+    "products with weights": ("_linear_pointwise", "pack_mm"),
+    "attention": ("attention", "bmm", "softmax"),
+    "norms and activations": ("norm", "gelu"),
+    "copies and other precisions": ("copy", "aten::cat", "aten::repeat"),
+}
 STEPS = 8  # measured at once; their median counts
 
 
@@ -104,6 +111,21 @@ def bare_time(decoder: MusicGenDecoder, rows: int = 2) -> float:
             multiply(states)
 
     return statistics.median(seconds(run) for _ in range(STEPS))
+
+
+def profile(steps: Steps, frame: int = 100, repeats: int = 10) -> dict[str, float]:
+    """Milliseconds of a step by kind of work; "Python and dispatch" is what no operation of PyTorch accounts for.
+
+    An operation's time holds what PyTorch spends on calling it. The profiler itself slows a step; the shares count.
+    """
+    steps.time(frame)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
+        whole = seconds(lambda: [steps.step() for _ in range(repeats)])
+    took = dict.fromkeys([*KINDS, "all other operations"], 0.0)
+    for event in recorded.key_averages():
+        kind = next((kind for kind, words in KINDS.items() if any(word in event.key for word in words)), None)
+        took[kind or "all other operations"] += event.self_cpu_time_total / 1e3 / repeats
+    return took | {"Python and dispatch": whole * 1e3 / repeats - sum(took.values())}
 
 
 def create_transformers(weights: dict[str, Tensor], dtype: torch.dtype) -> MusicgenForConditionalGeneration:
