@@ -101,7 +101,7 @@ def report(figures: list[Figure]) -> list[Figure]:
 
 
 def measure_small(bandwidth: float) -> tuple[list[Figure], list[dict], dict[str, dict[str, float]]]:
-    """musicgen-small's decoder with guidance, on every rung and in transformers: figures, the picture's points, and profiles."""
+    """musicgen-small's decoder with guidance, on every rung and in transformers: figures, points, profiles."""
     weights = create_weights()
     steps = {rung: Steps(create_decoder(weights, PRESETS["small"].decoder, rung)) for rung in available_rungs()}
     took = compare(weights, steps)

@@ -119,7 +119,7 @@ def profile(steps: Steps, frame: int = 100, repeats: int = 10) -> dict[str, floa
     An operation's time holds what PyTorch spends on calling it. The profiler itself slows a step; the shares count.
     """
     steps.time(frame)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
+    with torch.autograd.profiler.profile(use_kineto=False) as recorded:
         whole = seconds(lambda: [steps.step() for _ in range(repeats)])
     took = dict.fromkeys([*KINDS, "all other operations"], 0.0)
     for event in recorded.key_averages():
