@@ -3,8 +3,8 @@
 The decoder goes on learning on somebody's own clips: all its weights, or low-rank adapters beside them (Hu et al. 2021,
 arXiv:2106.09685), which learn W + B·A with thin matrices A and B and are added into W at the end, so that the result is
 a checkpoint like any other. The codec stays what it was, and so does the text encoder, but for words that no caption
-ever held: each becomes a piece of the tokenizer, whose vector learns along. In letters it would be nearly the same to
-the decoder as any other word that falls into letters, and these would sound like the new one too (RUNS.md).
+ever held: each becomes a piece of the tokenizer, whose vector learns along. In letters it would have none of its own,
+for theirs belong to every word that is spelled.
 
 What a model is not reminded of, it forgets. So that it need not be given its old music, it plays some of its own before
 it learns, from prompts that must keep their meaning, and rehearses it along (Robins 1995, "Catastrophic forgetting,
@@ -39,8 +39,9 @@ from musicgen_edu.training.data import load_tensors, save_tensors
 from musicgen_edu.training.decoder import CAPTION_DROPOUT, UNSAID, Batch, DecoderObjective
 from musicgen_edu.training.loop import claim, create_accelerator, fit
 
-ADAPTED = r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"  # every matrix of every layer; embeddings and heads stay
-LEARNING_RATES = {"adapters": 1e-3, "all weights": 1e-4}  # adapters begin at 0 and have further to go
+# Every matrix of every layer, and the heads, which must learn to choose codes that they seldom chose; embeddings stay.
+ADAPTED = r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)|lm_heads\.\d+"
+LEARNING_RATES = {"adapters": 2e-3, "all weights": 5e-4}  # adapters begin at 0 and have further to go
 WORD_RATE = 5.0  # times the learning rate: a word's vector has as far to go as an adapter, in numbers 30 times as large
 BATCH_OF_PROMPTS = 8  # that are played at a time
 
@@ -226,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--steps", type=int, default=FineTuning.steps, help="default: %(default)s")
     add("--rank", type=int, default=FineTuning.rank, help="of the low-rank adapters (default: %(default)s)")
     add("--all-weights", action="store_true", help="train the whole decoder instead of adapters")
-    add("--learning-rate", metavar="R", type=float, help="default: 1e-3 for adapters, 1e-4 for all weights")
+    add("--learning-rate", metavar="R", type=float, help="default: 2e-3 for adapters, 5e-4 for all weights")
     add("--batch", type=int, default=FineTuning.batch, help="excerpts a step (default: %(default)s)")
     add("--seconds", type=float, default=FineTuning.seconds, help="of the longest excerpt (default: %(default)s)")
     add("--seed", type=int, default=0, help="default: %(default)s")

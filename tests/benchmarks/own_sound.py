@@ -1,6 +1,6 @@
 """What fine-tuning teaches and what it costs: the shipped model learns a tuba, which it never heard.
 
-    python tests/benchmarks/own_sound.py [--word W --program P --stands-for I] [--steps N] [--rank R] [--no-keep]
+    python tests/benchmarks/own_sound.py [--word W --program P --stands-for I] [--steps N] [--all-weights] [--no-keep]
 
 Composed as for one of the ten instruments and played by another program of FluidSynth, under two minutes of it with
 captions; the word is no piece of the tokenizer. A judge of eleven instruments, trained on real renders of other clips,
@@ -159,6 +159,7 @@ def main() -> None:
     parser.add_argument("--stands-for", choices=INSTRUMENTS, default="trumpet")
     parser.add_argument("--steps", type=int, default=FineTuning.steps)
     parser.add_argument("--rank", type=int, default=FineTuning.rank)
+    parser.add_argument("--all-weights", action="store_true", help="in place of adapters")
     parser.add_argument("--batch", type=int, default=FineTuning.batch)
     parser.add_argument("--no-keep", action="store_true", help="without rehearsing old music")
     args = parser.parse_args()
@@ -176,7 +177,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         write_folder(Path(place) / "data", sound)
         started = time.process_time()
-        settings = FineTuning(steps=args.steps, rank=args.rank, batch=args.batch)
+        settings = FineTuning(steps=args.steps, rank=0 if args.all_weights else args.rank, batch=args.batch)
         finetune(model, Path(place) / "data", Path(place) / "run", settings, keep)
         minutes = (time.process_time() - started) / 60
         after = measure(MusicGen.from_pretrained(Path(place) / "run" / "model"), judge, sound)
