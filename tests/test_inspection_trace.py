@@ -136,6 +136,15 @@ def test_a_model_without_projection_has_no_such_stage(model_config, tokenizer):
         way["projected states"]
 
 
+@pytest.mark.parametrize(
+    ("scale", "branches"), [(3.0, "with the prompt and without it"), (1.0, "with the prompt only")]
+)
+def test_samples_are_rows_of_the_batch(model, scale, branches):
+    way = {stage.name: stage for stage in trace(model, "piano", 0.1, samples=3, guidance_scale=scale).stages}
+    assert way["prompt"].shape == (3,) and way["ids"].shape[0] == 3 and way["codes"].shape == (3, 4, 5)
+    assert branches in way["interleaved steps"].meaning
+
+
 @pytest.mark.usefixtures("unchecked_annotations")
 def test_hooks_are_removed_also_after_an_error(model):
     before = hooks_left(model)  # weight normalisation has some of its own

@@ -70,9 +70,10 @@ def trace(
         if not catch:
             raise
         failure = _find_failure(model, error)
-    notes.add("prompt", (len(prompts),), "str", sum(len(text.encode()) for text in prompts))
+    clips = notes.shapes.get("ids", (len(prompts),))[0]  # several samples of a prompt are several rows
+    notes.add("prompt", (clips,), "str", sum(len(text.encode()) for text in prompts))
     notes.facts["prompt"] = ", ".join(f"“{text}”" for text in prompts)
-    notes.facts["branches"] = _branches(notes, len(prompts))
+    notes.facts["branches"] = _branches(notes, clips)
     return Trace(tuple(_stages(model, notes)), failure, audio, show_seconds)
 
 
@@ -144,8 +145,8 @@ def _note_result(notes: _Notes, audio: Audio, file: str | os.PathLike | None) ->
     notes.add("file", (len(sizes), sizes[0]), "bytes", sum(sizes))
 
 
-def _branches(notes: _Notes, prompts: int) -> str:
-    rows = notes.shapes.get("interleaved steps", (prompts,))[0] // prompts
+def _branches(notes: _Notes, clips: int) -> str:
+    rows = notes.shapes.get("interleaved steps", (clips,))[0] // clips
     return "with the prompt and without it" if rows == 2 else "with the prompt only"
 
 
