@@ -94,6 +94,7 @@ class _Live:
         """Say other words to the music that plays."""
         self.words.value = status(say_unknown(self.model, prompt))
         if not self.player:
+            self.said.value = status(f"Press Play to hear “{prompt}”.")
             return
         try:
             with warnings.catch_warnings():

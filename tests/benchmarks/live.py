@@ -97,7 +97,7 @@ def main() -> int:
     judge, share = train_listener()
     print(f"judge of single seconds: {share:.2f} of held-out ones right, by chance {1 / len(INSTRUMENTS):.2f}")
     in_time = 0
-    for before, name, change in zip(names, names[1:], changes, strict=True):
+    for before, name, change in zip(names[:-1], names[1:], changes, strict=True):
         end = round((change + WITHIN) * RATE)
         (at_two,) = hear(judge, torch.from_numpy(heard[None, end - RATE : end].copy()))
         in_time += at_two == name
