@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from reference import no_complaints, reference_greedy, reference_logits
+from torch.nn.functional import cross_entropy
 from transformers import AutoProcessor, AutoTokenizer, MusicgenForConditionalGeneration, pipeline
 
 from musicgen_edu import PRESETS, MusicGen, create_musicgen_model
 from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.checkpoints.tensors import fingerprint
+from musicgen_edu.composer.samples import shipped_codes
 from musicgen_edu.presets import SHIPPED
 from musicgen_edu.sampling import apply_guidance
 
@@ -96,6 +98,26 @@ def test_small_generates():
     with torch.inference_mode():
         audio = create_musicgen_model("small", num_layers=2).generate(PROMPT, duration=0.1)
     assert audio.waveform.shape == (1, 1, 3200) and audio.sample_rate == 32_000
+
+
+@torch.no_grad()
+def test_beyond_its_window_it_knows_nothing(shipped):
+    """It learned clips of half a minute: in one longer window real codes surprise it more than in a window of its own.
+
+    Clips of five seconds in a row, the last of them foretold in 40 s and in 13 s.
+    """
+    assert (shipped.config.window, shipped.config.stride) == (30, 18)
+    codes = torch.cat(list(shipped_codes().codes[:8, None].long()), dim=2)  # [1, 4, 2000]
+
+    def surprise(codes: torch.Tensor) -> torch.Tensor:
+        sequence = shipped.pattern.interleave(codes, 1024)[:, :, :-1]
+        scores = shipped.pattern.deinterleave(
+            shipped.decoder(sequence, shipped.encode_text([PROMPT])), codes.shape[2], first_step=1
+        )
+        return cross_entropy(scores[:, :, -250:].flatten(0, 2), codes[:, :, -250:].flatten())
+
+    far, near = surprise(codes), surprise(codes[:, :, -650:])
+    assert near < 0.7 * far
 
 
 def test_transformers_reads_prompts_the_same_way(shipped):
