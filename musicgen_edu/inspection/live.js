@@ -2,7 +2,7 @@
 // the sample: the audio context runs at the music's own rate, and every chunk begins on the sample after the last one's.
 
 const READY = 0.4; // seconds that lie ready before the sound begins, or begins again
-const MARGIN = 0.04; // seconds by which the clock that a page sees may be late: what begins in the past begins wrong
+const MARGIN = 0.08; // seconds by which the clock that a page sees may be late: what begins in the past begins wrong
 const REPORT = 200; // milliseconds between two reports of what has been heard
 const GREETINGS = [0, 1000, 4000]; // milliseconds after it is shown
 const SHOWN = 12; // seconds of the picture, of which the last part is still to be heard

@@ -66,8 +66,8 @@ def choose_prompts() -> list[str]:
     return [names[index % len(names)] for index in range(SWITCHES + 1)]
 
 
-def play(names: list[str]) -> tuple[np.ndarray, list[float], list[float]]:
-    """What was heard, and the seconds of it at which it ran dry and at which the words changed."""
+def play(names: list[str]) -> tuple[np.ndarray, list[str], list[float]]:
+    """What was heard, where it ran dry, and the seconds of it at which the words changed."""
     view = VIEW.replace('"happy piano melody"', f'"{names[0]} melody"')
     with open_notebook(view) as page:
         page.get_by_role("button", name="Play").click()
@@ -78,7 +78,10 @@ def play(names: list[str]) -> tuple[np.ndarray, list[float], list[float]]:
         wait_until_heard(page, max(MINUTE, EVERY * (SWITCHES + 1)) + 1)
         heard, first, given, rate = listen(page)
     assert rate == RATE
-    gaps = [round(gap / RATE, 1) for gap in find_gaps(heard, given)]
+    try:
+        gaps = [f"{gap / RATE:.1f} s" for gap in find_gaps(heard, given)]
+    except AssertionError as error:  # a chunk began too late and was mixed with the next
+        gaps = [str(error)]
     return heard, gaps, [seconds - first / RATE for seconds in changes]
 
 
@@ -104,7 +107,7 @@ def main() -> int:
         waited = delay(judge, heard, change, name)
         print(f"{change:6.2f} s  {before:>16} -> {name:<16} after {WITHIN:g} s: {at_two:<16} first: {waited:.2f} s")
     seconds = (len(heard) - int(np.flatnonzero(heard)[0])) / RATE
-    print(f"{seconds:.1f} s heard, each sample as it was written; ran dry {len(gaps)} times {gaps or ''}")
+    print(f"{seconds:.1f} s heard" + (f"; it ran dry: {', '.join(gaps)}" if gaps else ", sample for sample as written"))
     print(
         f"the new instrument is heard within {WITHIN:g} s of {in_time} changes out of {SWITCHES}; {NEEDED} are needed"
     )
