@@ -46,7 +46,7 @@ def test_the_page_says_the_minutes_of_the_exercises(room):
     assert int(row.split("|")[4]) == sum(map(int, titles))
 
 
-@pytest.mark.parametrize("room", ["00", "06", "07", "08", "09", "10", "11", "12", "13", "14"])
+@pytest.mark.parametrize("room", ["00", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15"])
 def test_a_room_and_the_page_say_the_same_minutes_and_where_to_stop(room):
     (path,) = FOLDER.glob(f"{room}_*.ipynb")
     text = path.read_text(encoding="utf-8")
