@@ -17,11 +17,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
 MAX_BYTES, MAX_SOUND_BYTES, MAX_CODE_LINES, MAX_PRINTED = 1_000_000, 300_000, 10, 106
 DATA_URI = re.compile(r"data:(\w+)/[\w.+-]+;base64,([A-Za-z0-9+/=]+)")
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~)\]-])/\w[\w.-]*/|\b[A-Z]:\\|file://")
+GRADIENTS = "gradients are on"  # a name in a notebook's namespace that no cell can use
 UNCOMPARED = re.compile(r"nbval[-_](ignore[-_]output|skip)|validate[-_]ignore[-_]output", re.IGNORECASE)
 
 
@@ -178,8 +180,12 @@ def folded_solution(text: str) -> str:
 
 
 def run(source: str, namespace: dict) -> str:
-    """Run a cell's code and return what it prints."""
+    """Run a cell's code and return what it prints.
+
+    Gradients are on or off as the cells before left them: a notebook has a kernel of its own.
+    """
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stdout(printed), torch.set_grad_enabled(namespace.get(GRADIENTS, True)):
         exec(source, namespace)
+        namespace[GRADIENTS] = torch.is_grad_enabled()
     return printed.getvalue()
