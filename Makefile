@@ -19,7 +19,7 @@ NOTEBOOK ?= notebooks/00_text_to_music.ipynb
 # Which notebooks are run, compared, measured or opened: make browser-test NOTEBOOKS=notebooks/05*.ipynb
 NOTEBOOKS ?= notebooks/*.ipynb
 
-.PHONY: help music lab test random-tests notebooks notebook-costs class-test browser-test release-check parity benchmark clean
+.PHONY: help music lab test random-tests notebooks notebook-costs class-test browser-test live-test release-check parity benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -65,8 +65,11 @@ notebook-costs: $(VENV)/installed-lab  ## print the seconds and the peak memory 
 class-test: $(VENV)/installed-lab  ## run a notebook as a class would, many kernels at once: make class-test STUDENTS=6
 	@$(BIN)/python -m musicgen_edu.classroom.class_test --students="$(STUDENTS)" "$(NOTEBOOK)"
 
-browser-test: $(VENV)/installed-browser  ## run all notebooks in a real browser, use their widgets, and play live
+browser-test: $(VENV)/installed-browser  ## run all notebooks in a real browser and use their widgets
 	@$(BIN)/python tests/browser/run.py $(NOTEBOOKS)
+
+# Not part of `browser-test`: a browser that is kept waiting by other programs spoils sound.
+live-test: $(VENV)/installed-browser  ## play live in a real browser, and compare what is heard with what was written
 	@$(BIN)/python tests/browser/play_live.py
 
 # What is compared must hold on other processors too.

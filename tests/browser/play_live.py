@@ -1,4 +1,4 @@
-"""Play music live in JupyterLab, in headless Chromium, and listen at the loudspeakers: part of `make browser-test`.
+"""Play music live in JupyterLab, in headless Chromium, and listen at the loudspeakers: `make live-test`.
 
 Beside a running cell the words are changed and the sound goes on; what comes out is what was written, sample for
 sample; Stop frees the thread. The exit code is 1 if that fails. Whether the sound runs dry depends on what else the
