@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import io
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,8 +18,22 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"musicgen-edu: {message} (`{self.prog} --help` explains the options)\n")
 
 
-class Listener:
-    """A stream that may lose its reader, as in `| head -1`: what is printed then is dropped, and the work goes on."""
+@contextmanager
+def outlive_readers() -> Iterator[None]:
+    """Within, whatever reads stdout or stderr may leave, as in `| head -1`: the rest is dropped, and the work goes on.
+
+    What waits in the buffers is written before it ends: at Python's own exit a lost reader would be an error.
+    """
+    with redirect_stdout(_Listener(sys.stdout)) as out, redirect_stderr(_Listener(sys.stderr)) as err:
+        try:
+            yield
+        finally:
+            out.flush()
+            err.flush()
+
+
+class _Listener:
+    """A stream whose reader may leave."""
 
     def __init__(self, stream: io.TextIOBase) -> None:
         self._stream = stream

@@ -28,7 +28,7 @@ import psutil
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from musicgen_edu._arguments import Parser
+from musicgen_edu._arguments import Parser, outlive_readers
 from musicgen_edu._threads import container_quota, count_cores
 
 SLACK = 1.35  # times the least that a machine without waste would need
@@ -210,4 +210,5 @@ def _row(name: str, student: Student) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with outlive_readers():
+        sys.exit(main())

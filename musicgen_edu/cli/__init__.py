@@ -11,14 +11,13 @@ import io
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
 from tqdm import tqdm
 
 import musicgen_edu
-from musicgen_edu._arguments import Listener, Parser
+from musicgen_edu._arguments import Parser, outlive_readers
 from musicgen_edu.cli.generate import EXAMPLES, add_generate
 
 # Commands whose own module reads the rest of the line, imported only when it is used: (module, its extra, summary).
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a prompt's letters shows question marks
-    with redirect_stdout(Listener(sys.stdout)), redirect_stderr(Listener(sys.stderr)), warnings.catch_warnings():
+    with outlive_readers(), warnings.catch_warnings():
         warnings.showwarning = _show_warning
         args, rest = _parser().parse_known_args(argv)
         try:

@@ -28,6 +28,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from musicgen_edu._arguments import outlive_readers
 from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.conditioning import chroma, loudest_tone
 from musicgen_edu.config import SamplingSettings
@@ -295,4 +296,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with outlive_readers():
+        sys.exit(main())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from musicgen_edu._arguments import Parser
+from musicgen_edu._arguments import Parser, outlive_readers
 from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.composer.captions import caption
@@ -137,4 +137,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with outlive_readers():
+        raise SystemExit(main())
