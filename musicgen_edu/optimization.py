@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 GROUP = 32  # weights that share a scale and an offset in int4
 BLOCK = 256  # columns that are quantised at once
-WIDENED = 64  # positions up to which attention widens what lies in bfloat16
+WHOLE = 256  # positions of a past in bfloat16 that are attended to as they lie; what is left over is widened
 SHRINKAGES = 5  # ranges that are tried for each group, from its whole spread down to 70 % of it
 
 
@@ -262,13 +262,21 @@ def attend(
     the softmax is of float32 scores that were rounded once more, by as much as queries and keys were before.
     """
     one_step = queries.shape[2] == 1 and mask is None
-    long_enough = one_step and keys.shape[2] >= WIDENED and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if queries.dtype != torch.float32 and not long_enough:
-        queries, keys, values = queries.float(), keys.float(), values.float()
     if not one_step:
-        return F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=is_causal)
-    scores = keys @ (queries * queries.shape[-1] ** -0.5).mT  # keys · query, not query · keysᵀ: rows are read whole
-    return scores.mT.softmax(dim=-1, dtype=torch.float32).to(values.dtype) @ values
+        wide = queries.float(), keys.float(), values.float()
+        return F.scaled_dot_product_attention(*wide, mask, is_causal=is_causal)
+    # oneDNN keeps a program for each shape that it multiplied, a megabyte and a half for a new length of the past: so
+    # lengths grow by `WHOLE`, not by 1.
+    reads_narrow = keys.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    whole = keys.shape[2] // WHOLE * WHOLE if reads_narrow else 0
+    query = queries * queries.shape[-1] ** -0.5
+    scores = keys[:, :, whole:].float() @ query.float().mT  # keys · query, not query · keysᵀ: rows are read whole
+    if not whole:
+        return scores.mT.softmax(dim=-1) @ values.float()
+    scores = torch.cat([(keys[:, :, :whole] @ query.mT).float(), scores], dim=2)
+    weights = scores.mT.softmax(dim=-1)
+    early = weights[..., :whole].to(values.dtype) @ values[:, :, :whole]
+    return early.float() + weights[..., whole:] @ values[:, :, whole:].float()
 
 
 def _check(layer: nn.Linear, rung: str) -> None:

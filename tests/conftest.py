@@ -102,6 +102,19 @@ def renderer() -> Renderer:
 
 
 @pytest.fixture
+def alone():
+    """One thread, so that sums have one order, and an `accelerate` that no test before has set up."""
+    state = pytest.importorskip("accelerate.state").AcceleratorState
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    state._reset_state(reset_partial_state=True)
+    yield
+    state._reset_state(reset_partial_state=True)
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture
 def unchecked_annotations():
     """Switch the annotations' check off, to meet the package's own errors on wrong types as a user meets them."""
     jaxtyping_config.update("jaxtyping_disable", True)

@@ -21,18 +21,8 @@ from musicgen_edu.training import command, finetuning, loop, recipe
 from musicgen_edu.training.audio_folder import CaptionedCodes, find_captions, read_audio_folder
 from musicgen_edu.training.finetuning import FineTuning, finetune, learning_part, learning_words, make_batch
 
+pytestmark = pytest.mark.usefixtures("alone")
 QUICK = FineTuning(steps=4, rank=2, seconds=0.5, batch=2, save_every=2)
-
-
-@pytest.fixture(autouse=True)
-def alone():
-    """One thread, so that sums have one order, and an `accelerate` that no test before has set up."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -62,6 +62,8 @@ from musicgen_edu.training.recipes import RECIPES, Recipe
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 # The codec's objective on noise: it draws random numbers and keeps buffers, and both must be resumed.
 SCRIPT = """
 import sys, time
@@ -114,18 +116,6 @@ def run():
     names: dict = {"__name__": "train_noise"}
     exec(compile(SCRIPT, "train_noise.py", "exec"), names)
     return names["run"]
-
-
-@pytest.fixture(autouse=True)
-def alone():
-    """One thread, so that sums have one order, and an `accelerate` that no test before has set up."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 def logged_steps(folder: Path) -> list[int]:

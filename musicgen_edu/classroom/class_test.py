@@ -1,9 +1,9 @@
 """The class test: can so many students run a notebook at once on this machine? `make class-test STUDENTS=6`.
 
 The notebook is run once alone, and then by as many Jupyter kernels as there are students, all started at once, each in
-a folder of its own. A machine that wastes nothing needs students × the processor seconds of one ÷ the cores that other
-programs leave; the bar is 1.35 times that, since a class also waits for the disk and for each other. Waiting threads
-that spin, too many threads and memory that runs out all show here, and in no test of one kernel.
+a folder of its own. A machine that wastes nothing needs students × the processor seconds of one ÷ cores; the bar is
+1.35 times that, since a class also waits for the disk and for each other. Waiting threads that spin, too many threads
+and memory that runs out all show here, and in no test of one kernel. Other programs do, too: what they took is printed.
 
 Memory is the proportional set size (PSS): what several processes share is divided among them, so that the sum over all
 students is what the machine really needs. Where the system has no such figure, memory of the process's own counts.
@@ -98,7 +98,7 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
 
 
 def bar_seconds(students: int, processor_seconds: float, cores: float | int) -> float:
-    """The seconds in which a class should have finished on so many free cores; one takes `processor_seconds` alone."""
+    """The seconds in which a class should have finished on so many cores; one takes `processor_seconds` alone."""
     return SLACK * students * processor_seconds / cores
 
 
@@ -191,15 +191,14 @@ def _compare(args: argparse.Namespace) -> int:
     if alone.failures:
         return 1
     crowd = run_class(args.notebook, args.students)
-    left = max(0.1, cores - crowd.elsewhere / crowd.seconds)
-    bar = bar_seconds(args.students, alone.students[0].processor_seconds, left)
+    bar = bar_seconds(args.students, alone.students[0].processor_seconds, cores)
     for number, student in enumerate(crowd.students, start=1):
         print(_row(str(number), student))
     kept = not crowd.failures and crowd.seconds <= bar
     held = f"together {crowd.memory / 1e9:.2f} GB at most, {crowd.memory / 1e9 / args.students:.2f} GB a student"
     print(f"{args.students} students: {crowd.seconds:.0f} s, {crowd.failures} failed; {held}")
     print(f"other programs took {crowd.elsewhere / crowd.seconds / cores:.0%} of the cores meanwhile")
-    sum_in_words = f"{SLACK} × {args.students} × {alone.students[0].processor_seconds:.0f} s ÷ {left:.1f} free cores"
+    sum_in_words = f"{SLACK} × {args.students} × {alone.students[0].processor_seconds:.0f} s ÷ {cores:g} cores"
     print(f"bar: {sum_in_words} = {bar:.0f} s: {'kept' if kept else 'not kept'}")
     return int(not kept)
 
