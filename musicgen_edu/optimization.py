@@ -5,7 +5,7 @@ than the memory hands the weights over. A rung says how they are held:
 
     fp32   32 bits, in oneDNN's blocked layout: the same numbers, the same tokens
     bf16   16 bits, in the same layout; linear layers take and give bfloat16
-    int8    8 bits and one scale a row of weights (LLM.int8(), arXiv:2208.07339, section 2.1, without its outliers)
+    int8    8 bits and one scale a row of weights (LLM.int8(), arXiv:2208.07339, 2.1 and 3.1, without its outliers)
     int4    4 bits, a scale and an offset for every 32 weights (group-wise, as in GPTQ, arXiv:2210.17323, section 4)
 
 In the last three the residual sum, the norms and the softmax stay in float32. The kernels are PyTorch's own. Nothing is

@@ -39,6 +39,14 @@ WRONG = [
     Answer(2, "begins at 1", "not [(1,", {"[(0, ": "[(1, "}),
     Answer(
         2,
+        "no window for a short clip",
+        "is one window",
+        "def windows_of(frames, window, stride):\n"
+        "    starts = range(0, frames - window + stride, stride)\n"
+        "    return [(start, min(start + window, frames)) for start in starts]",
+    ),
+    Answer(
+        2,
         "one more at the end",
         "the second one ends with the clip",
         "def windows_of(frames, window, stride):\n"
@@ -62,6 +70,13 @@ WRONG = [
         3, "delays turned round", "starts first", {"torch.arange(codebooks)[:": "torch.arange(codebooks).flip(0)[:"}
     ),
     Answer(3, "number written in", "is a number written in", {"frame < known": "frame < 2"}),
+    Answer(
+        3,
+        "late by one at most",
+        "wrong for four",
+        {"torch.arange(codebooks)[:": "torch.arange(codebooks).clamp(max=1)[:"},
+    ),
+    Answer(3, "steps written in", "is a number written in", {"frames + codebooks": "5"}),
     Answer(
         4,
         "one behind the other",

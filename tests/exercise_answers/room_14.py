@@ -120,6 +120,13 @@ WRONG = [
         "not what the memory holds",
         {CUT: "return torch.cat([memory[:, :, :start].float(), new], dim=2)"},
     ),
+    Answer(3, "cloned besides", "copied more than once", {CUT: "return memory[:, :, : start + 1].clone().float()"}),
+    Answer(
+        3,
+        "joined again",
+        "copied more than once",
+        {CUT: "return torch.cat([memory[:, :, :start].float(), memory[:, :, start : start + 1].float()], dim=2)"},
+    ),
     Answer(3, "number written in", "is a number written in", {CUT: "return memory[:, :, :31].float()"}),
 ]
 
