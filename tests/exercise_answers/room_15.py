@@ -52,6 +52,17 @@ def mix(new, old, size, share, rng):
     ),
     Answer(3, "one too many", "the batch has 9 clips", {"range(size - rehearsed)": "range(size - rehearsed + 1)"}),
     Answer(3, "new ones not taken off", "the batch has 10 clips", {"range(size - rehearsed)": "range(size)"}),
+    Answer(3, "cut off", "you cut it off", {"round(size * share)": "int(size * share)"}),
+    Answer(3, "number written in", "is a number written in", {"round(size * share)": "2"}),
+    Answer(
+        3,
+        "one clip repeated",
+        "drawn and then repeated",
+        {
+            "[rng.choice(old) for clip in range(rehearsed)]": "(rehearsed and [rng.choice(old)] * rehearsed or [])",
+        },
+    ),
+    Answer(3, "another generator", "not with `random`", {"rng.choice": "random.choice"}),
     Answer(3, "the first ones", "not drawn at random", {"rng.choice(old)": "old[0]", "rng.choice(new)": "new[0]"}),
     Answer(
         3,
@@ -86,6 +97,12 @@ def mix(new, old, size, share, rng):
         "goes round",
         "filled with music",
         {"codes[:, start : start + frames]": "codes.roll(-start, dims=1)[:, :frames]"},
+    ),
+    Answer(
+        4,
+        "zeros taken for padding",
+        "0 is a code like any other",
+        {"torch.arange(frames) < frames - missing": "(padded != 0).any(dim=0)"},
     ),
     Answer(4, "codes alone", "two tensors", {", torch.arange(frames) < frames - missing": ""}),
 ]
