@@ -9,6 +9,7 @@ transformers' `MusicgenForCausalLM`, so that a checkpoint's keys differ by a pre
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import DecoderConfig
 
 PerHead = Float[Tensor, "batch heads positions head_size"]
+PerNewStep = Float[Tensor, "batch heads new_steps head_size"]
 KeysAndValues = tuple[PerHead, PerHead]
 
 
@@ -60,12 +62,7 @@ class LayerCache:
         self.values = torch.empty_like(self.keys)
         self.text: tuple[Tensor, Tensor] | None = None  # computed at the first call with these words
 
-    def append(
-        self,
-        start: int,
-        keys: Float[Tensor, "batch heads new_steps head_size"],
-        values: Float[Tensor, "batch heads new_steps head_size"],
-    ) -> KeysAndValues:
+    def append(self, start: int, keys: PerNewStep, values: PerNewStep) -> KeysAndValues:
         """Write the new steps behind the first `start` ones and return all steps so far, as views."""
         end = start + keys.shape[2]
         self.keys[:, :, start:end] = keys.detach()  # a cache serves generation: it carries no gradient
@@ -182,12 +179,24 @@ class DecoderLayer(nn.Module):
         return self.encoder_attn(states, *cache.text, text_mask)
 
 
+def run_layers(
+    layers: Sequence[DecoderLayer], states: Tensor, text_states: Tensor, text_mask: Tensor, past: int,
+    caches: Sequence[LayerCache | None],
+) -> Tensor:  # fmt: skip
+    """Return `states` after all layers, one after the other, each with its own cache; shapes as in `DecoderLayer`."""
+    for layer, cache in zip(layers, caches, strict=True):
+        states = layer(states, text_states, text_mask, past, cache)
+    return states
+
+
 class MusicGenDecoder(nn.Module):
     """Scores the next code of every codebook, given the codes so far and the text.
 
     Raises ValueError where `hidden_size` is odd or cannot be split into `num_heads` heads.
     Source: audiocraft's `LMModel`, transformers' `MusicgenForCausalLM`.
     """
+
+    run_layers = staticmethod(run_layers)  # room 14 compiles it
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -198,16 +207,11 @@ class MusicGenDecoder(nn.Module):
                 "positions take it in two halves, attention in one part a head."
             )
         self.config = config
-        self.embed_tokens = nn.ModuleList(
-            nn.Embedding(config.codebook_size + 1, width)  # one row more, for the special token
-            for _ in range(config.num_codebooks)
-        )
+        size, books = config.codebook_size, range(config.num_codebooks)  # the special token is read, never predicted
+        self.embed_tokens = nn.ModuleList(nn.Embedding(size + 1, width) for _ in books)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.layer_norm = nn.LayerNorm(width)
-        self.lm_heads = nn.ModuleList(
-            nn.Linear(width, config.codebook_size, bias=False)  # never predicts the special token
-            for _ in range(config.num_codebooks)
-        )
+        self.lm_heads = nn.ModuleList(nn.Linear(width, size, bias=False) for _ in books)
         self.reset_parameters()
 
     @property
@@ -277,9 +281,8 @@ class MusicGenDecoder(nn.Module):
             states = torch.cat([condition.prefix, states], dim=1)
         states = states + sinusoidal_positions(past, states.shape[1], states.shape[2], states.device).to(states.dtype)
         attended_text = condition.mask.bool()[:, None, None, :]  # transformers' way; audiocraft looks at padding too
-        layer_caches = cache.layers if cache else [None] * len(self.layers)
-        for layer, layer_cache in zip(self.layers, layer_caches, strict=True):
-            states = layer(states, condition.states, attended_text, past, layer_cache)
+        caches = cache.layers if cache else [None] * len(self.layers)
+        states = self.run_layers(list(self.layers), states, condition.states, attended_text, past, caches)
         if cache is not None:
             cache.steps += states.shape[1]
         return self.layer_norm(states[:, -codes.shape[2] :])

@@ -183,17 +183,19 @@ class MusicGen(nn.Module):
         rate, prompts = self.config.codec.sample_rate, request.prompts
         return (Audio(waveform, rate, prompts=prompts, gain=STREAM_GAIN) for waveform in decoded if waveform.shape[2])
 
-    def optimize(self, rung: str | None, *, keep_weights: bool = True) -> MusicGen:
+    def optimize(self, rung: str | None, *, keep_weights: bool = True, compiled: bool = False) -> MusicGen:
         """Generate faster on the CPU, with the decoder's weights held as `rung` says, and return the model itself.
 
         "fp32" keeps every weight as it is; "bf16", "int8" and "int4" round them to ever fewer bytes, and the music
         differs as from another seed. None undoes it. Such a model cannot be trained, and it saves its own weights, not
-        the rounded ones. `keep_weights=False` gives its own up, which saves their memory.
+        the rounded ones. `keep_weights=False` gives its own up, which saves their memory. `compiled=True` has PyTorch
+        compile what stands between the products too: a C++ compiler works for some seconds before the second code.
 
         Raises:
-            ValueError: an unknown rung, weights or a processor that do not allow it, or weights that were given up.
+            ValueError: an unknown rung, weights or a processor that do not allow it, weights that were given up, or
+                nothing to compile with.
         """
-        optimize(self.decoder, rung, keep_weights)
+        optimize(self.decoder, rung, keep_weights, compiled)
         return self
 
     def _write_codes(self, request: Request, progress: Progress | None) -> Iterator[Tensor]:

@@ -15,16 +15,18 @@ implemented twice: `optimize` gives linear layers another way to multiply, and n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
+
+from musicgen_edu.steps import attend, check_compiler, multiply_packed, run_compiled
 
 GROUP = 32  # weights that share a scale and an offset in int4
 BLOCK = 256  # columns that are quantised at once
-WHOLE = 256  # positions of a past in bfloat16 that are attended to as they lie; what is left over is widened
+NOTHING = None, ()  # waits for a layer that reads the same states
 SHRINKAGES = 5  # ranges that are tried for each group, from its whole spread down to 70 % of it
 
 
@@ -32,7 +34,7 @@ class Product:
     """The product with the weights of linear layers that read the same states, held as a rung says, as one matrix.
 
     One product of 3 × 1024 columns is faster than three of 1024. The layers ask one after the other with the very same
-    tensor, so the first one's call computes for all of them.
+    tensor, so the first one's call computes for all of them; what the last one asked for is not kept.
     """
 
     dtype: ClassVar[torch.dtype] = torch.bfloat16  # of the states that come in and go out
@@ -40,15 +42,18 @@ class Product:
     def __init__(self, weight: Float[Tensor, "columns width"], sizes: Sequence[int]) -> None:
         self.sizes = list(sizes)
         self.held = self.hold(weight)
-        self._last: tuple[Tensor | None, Sequence[Tensor]] = (None, ())
+        self._waiting: tuple[Tensor | None, tuple[Tensor | None, ...]] = NOTHING
 
     def __call__(self, states: Float[Tensor, "*batch width"], part: int) -> Float[Tensor, "*batch part_width"]:
         """Return the product of one of the layers."""
-        last, parts = self._last
-        if last is not states:
+        last, parts = self._waiting
+        if last is not states or parts[part] is None:
             product = self.multiply(states.flatten(0, -2).to(self.dtype)).unflatten(0, states.shape[:-1])
+            if len(self.sizes) == 1:
+                return product
             parts = product.split(self.sizes, dim=-1)
-            self._last = (states, parts) if len(self.sizes) > 1 else (None, ())
+        waiting = (*parts[:part], None, *parts[part + 1 :])
+        self._waiting = NOTHING if all(each is None for each in waiting) else (states, waiting)
         return parts[part]
 
     def hold(self, weight: Float[Tensor, "columns width"]) -> tuple[Tensor, ...]:
@@ -79,6 +84,8 @@ class Float32(Product):
 
     def multiply(self, states: Float[Tensor, "rows width"]) -> Float[Tensor, "rows columns"]:
         """Return states @ weightᵀ, summed in float32."""
+        if torch.compiler.is_compiling():
+            return multiply_packed(states, *self.held)
         return torch.ops.mkldnn._linear_pointwise(states, *self.held, None, "none", [], "")
 
     def __reduce__(self):
@@ -171,6 +178,8 @@ class PackedLinear(nn.Linear):
 
     def forward(self, states: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch columns"]:
         """Return states @ weightᵀ in the product's precision."""
+        if torch.compiler.is_compiling():  # it was checked at the clip's first step, which is not compiled
+            return self.product(states, self.part)
         if torch.is_grad_enabled() and (self.weight.requires_grad or states.requires_grad):
             raise RuntimeError("Packed weights give no gradients: use torch.no_grad(), or optimize(None) to undo it.")
         if _version(self.weight) != self.version:
@@ -186,17 +195,20 @@ class PackedLinear(nn.Linear):
         self.version = _version(self.weight)  # a copy counts its changes anew
 
 
-def optimize(decoder: nn.Module, rung: str | None, keep_weights: bool = True) -> None:
+def optimize(decoder: nn.Module, rung: str | None, keep_weights: bool = True, compiled: bool = False) -> None:
     """Let a decoder's linear layers multiply with weights packed for `rung`; None goes back to the weights themselves.
 
     For inference on the CPU. Parameters keep their names and, with `keep_weights`, their values. Without it each
     layer's weights are given up as soon as they are packed, so that both never lie in memory at once: the parameters
-    stay as shapes without values, and there is no way back.
-    Raises ValueError for an unknown rung, where these weights or this processor do not allow it, and where weights
-    that were given up would be needed.
+    stay as shapes without values, and there is no way back. With `compiled`, the steps of generation are compiled too
+    (`steps.py`), when the first of them is taken.
+    Raises ValueError for an unknown rung, where these weights or this processor do not allow it, where weights that
+    were given up would be needed, and where nothing can be compiled.
     """
     if rung is not None and rung not in PRODUCTS:
         raise ValueError(f"There is no rung {rung!r}: choose one of {', '.join(PRODUCTS)}, or None.")
+    if compiled:
+        check_compiler(rung)
     groups = _readers_of_the_same_states(decoder)
     if any(layer.weight.is_meta for layers in groups for layer in layers):
         raise ValueError("The decoder's weights were given up: load the model again.")
@@ -210,6 +222,8 @@ def optimize(decoder: nn.Module, rung: str | None, keep_weights: bool = True) ->
         _pack(layers, PRODUCTS[rung], keep_weights)
     for attention in _attentions(decoder).values():
         attention.attend = attend
+    if compiled:
+        decoder.run_layers = partial(run_compiled, type(decoder).run_layers)
 
 
 def _attentions(decoder: nn.Module) -> dict[str, nn.Module]:
@@ -245,38 +259,7 @@ def _unpack(decoder: nn.Module) -> None:
             layer.__class__ = nn.Linear
     for attention in _attentions(decoder).values():
         attention.__dict__.pop("attend", None)
-
-
-def attend(
-    queries: Float[Tensor, "batch heads steps head_size"],
-    keys: Float[Tensor, "batch heads positions head_size"],
-    values: Float[Tensor, "batch heads positions head_size"],
-    mask: Bool[Tensor, "#batch 1 #steps positions"] | None = None,
-    is_causal: bool = False,
-) -> Float[Tensor, "batch heads steps head_size"]:
-    """Attention as in `F.scaled_dot_product_attention`, faster for one new step and for bfloat16.
-
-    PyTorch's fused kernel is made for many queries. With a single one, which may look at all positions, two products
-    that read keys and values as they lie in the cache are faster. bfloat16 is widened where it is little and copying it
-    costs next to nothing, and for the fused kernel, which is several times slower in it. A long past is read as it is:
-    the softmax is of float32 scores that were rounded once more, by as much as queries and keys were before.
-    """
-    one_step = queries.shape[2] == 1 and mask is None
-    if not one_step:
-        wide = queries.float(), keys.float(), values.float()
-        return F.scaled_dot_product_attention(*wide, mask, is_causal=is_causal)
-    # oneDNN keeps a program for each shape that it multiplied, a megabyte and a half for a new length of the past: so
-    # lengths grow by `WHOLE`, not by 1.
-    reads_narrow = keys.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    whole = keys.shape[2] // WHOLE * WHOLE if reads_narrow else 0
-    query = queries * queries.shape[-1] ** -0.5
-    scores = keys[:, :, whole:].float() @ query.float().mT  # keys · query, not query · keysᵀ: rows are read whole
-    if not whole:
-        return scores.mT.softmax(dim=-1) @ values.float()
-    scores = torch.cat([(keys[:, :, :whole] @ query.mT).float(), scores], dim=2)
-    weights = scores.mT.softmax(dim=-1)
-    early = weights[..., :whole].to(values.dtype) @ values[:, :, :whole]
-    return early.float() + weights[..., whole:] @ values[:, :, whole:].float()
+    decoder.__dict__.pop("run_layers", None)
 
 
 def _check(layer: nn.Linear, rung: str) -> None:

@@ -23,7 +23,7 @@ composer
 live presets model request
 checkpoints
 generation sampling codec patterns decoder projection text_encoder tokenizer
-conditioning optimization
+conditioning optimization steps
 audio player spectrogram config devices files
 _arguments _threads _torchaudio
 """

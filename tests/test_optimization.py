@@ -20,8 +20,9 @@ from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import DecoderConfig
 from musicgen_edu.decoder import DecoderCache, MusicGenDecoder
-from musicgen_edu.optimization import PRODUCTS, WHOLE, PackedLinear, attend, optimize, quantize_to_4_bits
+from musicgen_edu.optimization import PRODUCTS, PackedLinear, optimize, quantize_to_4_bits
 from musicgen_edu.sampling import apply_guidance
+from musicgen_edu.steps import WHOLE, attend
 
 CONFIG = DecoderConfig(32, 4, 64, 2, 4, 128, text_hidden_size=16)
 # The largest error of a logit, relative to their spread: about 2⁻²³, 2⁻⁸, 1/254 and 1/30 of a weight, over two layers.
@@ -210,7 +211,7 @@ def test_memory_does_not_grow_with_every_step():
     """A kernel that is compiled for each length of the past would be kept for each."""
     code = """if True:
         import psutil, torch
-        from musicgen_edu.optimization import attend
+        from musicgen_edu.steps import attend
         past, query = torch.randn(2, 2, 512, 64).bfloat16(), torch.randn(2, 2, 1, 64).bfloat16()
         attend(query, past[:, :, :300], past[:, :, :300])
         before = psutil.Process().memory_info().rss

@@ -41,13 +41,15 @@ def create_weights(num_layers: int = 24) -> dict[str, Tensor]:
     return MusicGenDecoder(replace(PRESETS["small"].decoder, num_layers=num_layers)).state_dict()
 
 
-def create_decoder(weights: dict[str, Tensor], config: DecoderConfig, rung: str | None) -> MusicGenDecoder:
+def create_decoder(
+    weights: dict[str, Tensor], config: DecoderConfig, rung: str | None, compiled: bool = False
+) -> MusicGenDecoder:
     """A decoder on the same tensors, its linear layers packed."""
     with torch.device("meta"):
         decoder = MusicGenDecoder(config)
     decoder.load_state_dict(weights, assign=True)
     if rung is not None:
-        optimize(decoder, rung, keep_weights=False)
+        optimize(decoder, rung, keep_weights=False, compiled=compiled)
     return decoder.eval()
 
 
