@@ -28,6 +28,8 @@ from musicgen_edu.composer.samples import CodedClips, shipped_clips, shipped_cod
 from musicgen_edu.composer.score import ALL_ATTRIBUTES, INSTRUMENTS, VALUES, Piece, is_held_out
 from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, SamplingSettings, TextEncoderConfig
+from musicgen_edu.decoder import DecoderCache
+from musicgen_edu.generation import generate_codes
 from musicgen_edu.model import MusicGen
 from musicgen_edu.patterns import create_pattern
 from musicgen_edu.tokenizer import train_tokenizer
@@ -35,6 +37,7 @@ from musicgen_edu.training import loop, recipe
 from musicgen_edu.training.aim import aimed_heads, mode_directions
 from musicgen_edu.training.codec import CodecObjective
 from musicgen_edu.training.codec_start import make_encoder_memoryless
+from musicgen_edu.training.contrast import ContrastedDecoder, ContrastObjective
 from musicgen_edu.training.data import (
     ClipGroup,
     cached_codes,
@@ -690,6 +693,93 @@ def test_aimed_heads_add_two_numbers_a_code_along_the_directions(spliced_clips, 
     expected = before.clone()
     expected[7] += 2 * directions[0] - directions[1]
     torch.testing.assert_close(model.decoder.lm_heads[1].weight, expected)
+
+
+def test_turned_batches_name_the_other_mode_and_nothing_else(spliced_clips, real_tokenizer):
+    told, turned = (draw_batch([(1.0, spliced_clips)], 4_000, real_tokenizer, "5", turn) for turn in (False, True))
+    assert torch.equal(told.codes, turned.codes) and torch.equal(told.counted, turned.counted)
+    mode = list(VALUES).index("mode")
+    others = [column for column in range(len(VALUES)) if column != mode]
+    assert torch.equal(told.said[:, others], turned.said[:, others])
+    names_it = told.said[:, mode] != UNSAID
+    assert names_it.any() and (told.said[names_it, mode] == 1 - turned.said[names_it, mode]).all()
+    kept = told.text_mask.any(dim=1)
+    assert torch.equal(kept, turned.text_mask.any(dim=1))
+    for row in kept.nonzero().flatten().tolist():
+        one, other = (set(real_tokenizer.decode(batch.text_ids[row]).split()) for batch in (told, turned))
+        assert (one == other) == (not names_it[row]) and len(one ^ other) <= 4, (one, other)
+
+
+def contrast_model(tokenizer) -> MusicGen:
+    torch.manual_seed(0)
+    text_encoder = replace(TINY_RECIPE.config.text_encoder, vocab_size=tokenizer.vocab_size)
+    return MusicGen(replace(TINY_RECIPE.config, text_encoder=text_encoder), tokenizer)
+
+
+def test_contrast_teaches_the_scores_that_go_away_from_the_turned_caption(spliced_clips, real_tokenizer):
+    clips = replace(spliced_clips, codes=spliced_clips.codes[:, :, :50] % 16, onsets=spliced_clips.onsets[:, :50])
+    clips = replace(clips, partners=None, changes=None)
+    model = contrast_model(real_tokenizer)
+    with torch.no_grad():
+        model.decoder.layers[0].encoder_attn.out_proj.weight.mul_(10)  # a model that heeds its words
+    pair = tuple(draw_batch([(1.0, clips)], 400, real_tokenizer, "3", turn) for turn in (False, True))
+    objective = ContrastObjective(model)
+    same = objective(((pair[0], pair[0]), (pair[0], pair[0])))
+    assert same["loss"].abs() < 1e-6, "nothing is to be learned where nothing is turned"
+
+    with torch.no_grad():
+        here, there = (objective.teacher.scores(batch) for batch in pair)
+    wanted = (1.4 * here - 0.4 * there).softmax(dim=-1)
+    by_hand = F.kl_div(here.log_softmax(dim=-1), wanted, reduction="none").sum(dim=-1).mean()
+    figures = objective((pair, pair))
+    torch.testing.assert_close(figures["distance"], by_hand)
+    assert by_hand > 1e-6 and torch.allclose(figures["loss"], 2 * by_hand)
+
+    before = {name: weight.clone() for name, weight in objective.teacher.state_dict().items()}
+    optimizer = torch.optim.Adam(objective.learner.parameters(), 3e-4)
+    for _ in range(20):
+        optimizer.zero_grad()
+        objective((pair, pair))["loss"].backward()
+        optimizer.step()
+    assert objective((pair, pair))["distance"] < 0.5 * by_hand
+    assert all(torch.equal(weight, before[name]) for name, weight in objective.teacher.state_dict().items())
+
+
+def test_a_contrasted_decoder_writes_as_the_decoder_where_nothing_is_turned(real_tokenizer):
+    model = contrast_model(real_tokenizer)
+    told = model.encode_text(["happy piano", "sad flute melody"])
+    settings = SamplingSettings(top_k=16, guidance_scale=2.0)
+    plain = generate_codes(model.decoder, told, 12, model.pattern, settings, seed=[1, 2])
+    steps = model.pattern.steps(12)
+    same = ContrastedDecoder(model.decoder, told, steps)
+    assert torch.equal(generate_codes(same, told, 12, model.pattern, settings, seed=[1, 2]), plain)
+    turned = model.encode_text(["sad piano", "happy flute melody"])
+    away = ContrastedDecoder(model.decoder, turned, steps)
+    column = torch.full((4, 4, 1), 16)
+    with torch.no_grad():
+        logits = away(column, told.with_null(), DecoderCache(model.decoder.config, 4, steps))
+        one = model.decoder(column, told.with_null(), DecoderCache(model.decoder.config, 4, steps))
+        other = model.decoder(column[:2], turned, DecoderCache(model.decoder.config, 2, steps))
+    torch.testing.assert_close(logits[:2], 1.4 * one[:2] - 0.4 * other)
+    assert torch.equal(logits[2:], one[2:]), "the branch without a prompt is left alone"
+
+
+def test_contrast_is_a_stage_that_goes_on_from_a_model_and_leaves_its_codec(renderer, tmp_path):
+    first = train(TINY_RECIPE, tmp_path / "first")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    still = dict(codec_steps=0, sharpen_steps=0, adversarial_steps=0, decoder_steps=0)
+    own = (ClipGroup(30, 5, 1.0),)
+    turning = replace(TINY_RECIPE, own_groups=own, contrast_steps=2, contrast_batch=200, **still)
+    second = train(turning, tmp_path / "second", start=tmp_path / "first" / "model")
+    for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        if name.startswith("codec."):
+            assert torch.equal(one, other), name
+    assert not torch.equal(first.decoder.lm_heads[0].weight.bfloat16().float(), second.decoder.lm_heads[0].weight)
+    written = load_file(tmp_path / "second" / "contrast" / "own-30.safetensors")
+    assert written["codes"].shape == (5, 4, 30) and written["codes"].max() < 16
+    AcceleratorState._reset_state(reset_partial_state=True)
+    again = train(turning, tmp_path / "second", start=tmp_path / "first" / "model")
+    assert_equal_weights(second, again)
 
 
 def test_a_folder_keeps_one_recipe_and_a_bad_start_is_refused_at_once(tmp_path):

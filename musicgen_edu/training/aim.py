@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -21,7 +20,7 @@ from musicgen_edu.composer.captions import describe
 from musicgen_edu.composer.samples import CodedClips
 from musicgen_edu.composer.score import ALL_ATTRIBUTES, MODES
 from musicgen_edu.tokenizer import Tokenizer
-from musicgen_edu.training.decoder import UNSAID, Batch, DecoderObjective
+from musicgen_edu.training.decoder import UNSAID, Batch, DecoderObjective, turn_mode
 
 ASKED = 100  # clips whose captions are turned around
 RIDGE = 0.01  # added to the variance of every direction, so that none counts as perfectly still
@@ -45,9 +44,8 @@ def mode_directions(
         attributes, wording = ALL_ATTRIBUTES[index], rng.random()
         caption, names = describe(attributes, random.Random(wording))
         if "mode" in names:
-            other = replace(attributes, mode=MODES[1 - MODES.index(attributes.mode)])
             told.append(caption)
-            turned.append(describe(other, random.Random(wording))[0])  # the same sentence with another mode
+            turned.append(describe(turn_mode(attributes), random.Random(wording))[0])
             rows.append(row)
     right, wrong = (_states(objective, clips, rows, captions, tokenizer) for captions in (told, turned))
     signs = [1.0 if ALL_ATTRIBUTES[clips.attributes[row]].mode == MODES[0] else -1.0 for row in rows]

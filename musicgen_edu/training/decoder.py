@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from musicgen_edu.composer.captions import describe
 from musicgen_edu.composer.samples import CodedClips
-from musicgen_edu.composer.score import ALL_ATTRIBUTES, VALUES, Attributes
+from musicgen_edu.composer.score import ALL_ATTRIBUTES, MODES, VALUES, Attributes
 from musicgen_edu.conditioning import Condition, TextMask
 from musicgen_edu.decoder import MusicGenDecoder
 from musicgen_edu.patterns import CodebookPattern
@@ -51,19 +51,30 @@ class Batch:
         return Batch(*(None if tensor is None else tensor.to(device) for tensor in tensors))
 
 
-def draw_batch(groups: list[tuple[float, CodedClips]], frames_per_batch: int, tokenizer: Tokenizer, seed: str) -> Batch:
-    """A batch from one of the (share, clips) groups, chosen by its share, with freshly worded captions."""
+def draw_batch(
+    groups: list[tuple[float, CodedClips]], frames_per_batch: int, tokenizer: Tokenizer, seed: str, turned: bool = False
+) -> Batch:
+    """A batch from one of the (share, clips) groups, chosen by its share, with freshly worded captions.
+
+    With `turned` the same clips, in the same words, but that these name the other mode, where they name one.
+    """
     rng = random.Random(seed)
     clips = rng.choices([clips for _, clips in groups], [share for share, _ in groups])[0]
     size = max(1, frames_per_batch // clips.codes.shape[2])
     pieces = [ALL_ATTRIBUTES[index] for index in clips.attributes.tolist()]
     rows = rng.choices(range(len(pieces)), [INSTRUMENT_SHARES.get(piece.instrument, 1.0) for piece in pieces], k=size)
-    ids, mask, said = word_captions([pieces[row] for row in rows], tokenizer, rng)
+    told = [turn_mode(pieces[row]) if turned else pieces[row] for row in rows]
+    ids, mask, said = word_captions(told, tokenizer, rng)
     kept = [rng.random() >= CAPTION_DROPOUT for _ in rows]
     keep = torch.tensor(kept, dtype=torch.bool, device="cpu")[:, None]
     codes, counted = splice(clips, rows, rng) if clips.partners else (clips.codes[rows], None)
     changes = None if clips.changes is None else clips.changes[rows]
     return Batch(ids, mask * keep, codes.long(), clips.onsets[rows], said.where(keep, UNSAID), counted, changes)
+
+
+def turn_mode(attributes: Attributes) -> Attributes:
+    """The same piece in the other mode. Both modes have equally many words, so the same `rng` words them alike."""
+    return replace(attributes, mode=MODES[1 - MODES.index(attributes.mode)])
 
 
 def splice(
@@ -199,15 +210,21 @@ class DecoderObjective(nn.Module):
         text_states = zero_padding(text_states, mask) if self.projection is None else self.projection(text_states, mask)
         return text_states, self.decoder.hidden_states(sequence, Condition(text_states, mask))
 
+    def scores(self, batch: Batch) -> Float[Tensor, "batch codebooks frames codebook_size"]:
+        """What the heads say of each code of the batch, in float32, given the caption and the codes before it."""
+        return self._read(self.states(batch)[1], batch)
+
     def losses(self, batch: Batch) -> tuple[Float[Tensor, "batch codebooks frames"], dict[str, Tensor]]:
         """Nats of surprise at each code, given the caption and the codes before it; and the losses of the aids."""
         text_states, states = self.states(batch)
-        logits = torch.stack([head(states) for head in self.decoder.lm_heads], dim=1)
-        logits = self.pattern.deinterleave(logits, batch.codes.shape[2], first_step=1).float()
-        entropies = F.cross_entropy(logits.flatten(0, 2), batch.codes.flatten(), reduction="none")
+        entropies = F.cross_entropy(self._read(states, batch).flatten(0, 2), batch.codes.flatten(), reduction="none")
         places = mean_of_tokens(text_states, batch.text_mask), states
         read = zip(("in_text", "in_music"), self.aids, places, strict=False)
         return entropies.view(batch.codes.shape), {name: aid(there, batch.said) for name, aid, there in read}
+
+    def _read(self, states: Tensor, batch: Batch) -> Tensor:
+        logits = torch.stack([head(states) for head in self.decoder.lm_heads], dim=1)
+        return self.pattern.deinterleave(logits, batch.codes.shape[2], first_step=1).float()
 
 
 def _with_frames_after(marked: Bool[Tensor, "batch frames"]) -> Float[Tensor, "batch 1 frames"]:

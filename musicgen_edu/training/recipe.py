@@ -1,7 +1,8 @@
 """`musicgen-edu train`: the whole way from nothing to a model that `musicgen-edu generate --model FOLDER` plays.
 
 Six stages, each kept in the run's folder and not done twice: tokenizer, codec, codes, captions, decoder, export. The
-recipes "mode" and "progressions" go on from a trained model, the first with the decoder's heads in place of captions. A
+recipes "mode", "progressions" and "contrast" go on from a trained model: the first with the decoder's heads in place of
+captions, the last with what it says itself when captions are contrasted. A
 GPU is used where there is one. With several processes (`torchrun --nproc-per-node 2 -m musicgen_edu.training.recipe …`,
 on CPUs as on GPUs) each trains on batches of its own, and they share what they learn.
 """
@@ -23,13 +24,13 @@ from musicgen_edu.composer.render import SAMPLE_RATE
 from musicgen_edu.composer.score import draw_attributes
 from musicgen_edu.model import MusicGen
 from musicgen_edu.tokenizer import Tokenizer, train_tokenizer
-from musicgen_edu.training.data import cached_codes, save_samples
+from musicgen_edu.training.data import ClipGroup, cached_codes, save_samples
 from musicgen_edu.training.loop import claim, create_accelerator
 from musicgen_edu.training.recipes import GO_ON, RECIPES, Recipe
-from musicgen_edu.training.stages import train_codec, train_decoder, train_heads, train_to_read
+from musicgen_edu.training.stages import train_codec, train_contrast, train_decoder, train_heads, train_to_read
 
 STEPS = ("codec_warmup_steps", "codec_steps", "sharpen_steps", "adversarial_steps", "caption_steps", "aim_steps",
-         "decoder_steps")  # fmt: skip
+         "decoder_steps", "contrast_steps")  # fmt: skip
 
 
 def train(recipe: Recipe, folder: Path, start: Path | None = None) -> MusicGen:
@@ -63,6 +64,8 @@ def train(recipe: Recipe, folder: Path, start: Path | None = None) -> MusicGen:
     if recipe.aim_steps:
         train_heads(model, recipe, groups, folder / "aim", accelerator)
     train_decoder(model, recipe, groups, folder / "decoder", accelerator, from_nothing=not start)
+    if recipe.contrast_steps:
+        train_contrast(model, recipe, groups, folder / "contrast", accelerator)
     if accelerator.is_main_process:
         model.save_pretrained(folder / "model", dtype=torch.bfloat16)
         save_samples(folder / "data", groups[0][1])
@@ -80,7 +83,7 @@ def _open(start: Path) -> MusicGen:
 
 def _claim(folder: Path, recipe: Recipe, start: MusicGen | None) -> None:
     """Note what the folder's music and codes are made from, and refuse a folder in which that is something else."""
-    later = ("caption_", "aim_", "decoder_", "sharpen_", "adversarial_", "save_every")
+    later = ("caption_", "aim_", "decoder_", "sharpen_", "adversarial_", "contrast_", "save_every")
     made_from = {name: value for name, value in asdict(recipe).items() if not name.startswith(later)}
     made_from["start"] = fingerprint(named_tensors(start)) if start else None
     claim(folder / "recipe.json", made_from)
@@ -127,13 +130,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("steps must be 0 or more, and the seed from 0 to 2**32 − 1")
     recipe = replace(
         base, seed=args.seed, codec_clips=max(200, round(base.codec_clips * args.clips)),
-        groups=tuple(replace(group, clips=max(1, round(group.clips * args.clips))) for group in base.groups), **chosen,
+        groups=_share(base.groups, args.clips), own_groups=_share(base.own_groups, args.clips), **chosen,
     )  # fmt: skip
     if args.steps is not None:
         recipe = replace(recipe, **{name: min(args.steps, getattr(recipe, name)) for name in STEPS})
     train(recipe, args.folder, args.start)
     print(f"Hear the model with: musicgen-edu generate PROMPT --model {args.folder / 'model'}")
     return 0
+
+
+def _share(groups: tuple[ClipGroup, ...], share: float) -> tuple[ClipGroup, ...]:
+    return tuple(replace(group, clips=max(1, round(group.clips * share))) for group in groups)
 
 
 if __name__ == "__main__":

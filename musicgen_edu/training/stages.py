@@ -1,4 +1,4 @@
-"""The stages of a recipe, in order: the codec, reading captions, the decoder's heads, the decoder."""
+"""The stages of a recipe, in order: the codec, reading captions, the decoder's heads, the decoder, contrast."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from musicgen_edu.model import MusicGen
 from musicgen_edu.training.aim import aimed_heads, mode_directions
 from musicgen_edu.training.codec import CodecObjective
 from musicgen_edu.training.codec_start import make_encoder_memoryless, start_as_lapped_transform, start_codebooks
+from musicgen_edu.training.contrast import ContrastObjective, Pair, cached_own_clips
 from musicgen_edu.training.data import cached_waveforms, compose_clip, to_float
 from musicgen_edu.training.decoder import Batch, CaptionObjective, DecoderObjective, draw_batch, word_captions
 from musicgen_edu.training.loop import fit
@@ -152,3 +153,25 @@ def train_decoder(
     fit(objective, batch, steps=recipe.decoder_steps, learning_rate=recipe.decoder_learning_rate, folder=folder,
         accelerator=accelerator, seed=recipe.seed, save_every=recipe.save_every)  # fmt: skip
     objective.cpu().eval()
+
+
+def train_contrast(
+    model: MusicGen, recipe: Recipe, groups: list[Group], folder: Path, accelerator: Accelerator
+) -> None:
+    """Teach text encoder, projection and decoder what they say themselves when a caption is contrasted."""
+    with accelerator.main_process_first():
+        own = [(group.share, cached_own_clips(folder, group, model, recipe.seed)) for group in recipe.own_groups]
+
+    def pair(step: int, process: int, clips: list[Group], whose: str) -> Pair:
+        seed = f"contrast {whose} {recipe.seed} {step} {process}"
+        told, turned = (
+            draw_batch(clips, recipe.contrast_batch // 2, model.tokenizer, seed, turned) for turned in (False, True)
+        )
+        return told, turned
+
+    def batch(step: int, process: int) -> tuple[Pair, Pair]:
+        return pair(step, process, groups, "real"), pair(step, process, own, "own")
+
+    fit(ContrastObjective(model), batch, steps=recipe.contrast_steps, learning_rate=recipe.contrast_learning_rate,
+        folder=folder, accelerator=accelerator, seed=recipe.seed, save_every=recipe.save_every)  # fmt: skip
+    model.cpu().eval()
