@@ -7,7 +7,8 @@ hears its melody). Guidance compares either with the null condition, in which no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -20,6 +21,7 @@ from musicgen_edu.audio import Audio
 from musicgen_edu.config import MelodyConfig
 
 NO_MELODY = 'This model listens to no melody: take one of the "melody" models.'
+FAREWELL = 50  # steps, one second: see `ChangingCondition`
 TextMask = Bool[Tensor, "batch text_tokens"] | Int[Tensor, "batch text_tokens"]  # 1 on text, 0 on padding
 
 
@@ -29,12 +31,14 @@ class Condition:
 
     `states` and `mask` are the text's, as they are after the projection: 0 on padding. `prefix` stands before the codes
     in the decoder's input, and `null_prefix` in its place where nothing is said; without them nothing stands there.
+    Guidance compares all this with what is told in `beside`, if anything is, else with nothing said.
     """
 
     states: Float[Tensor, "batch text_tokens model_width"]
     mask: TextMask
     prefix: Float[Tensor, "batch prefix_steps model_width"] | None = None
     null_prefix: Float[Tensor, "batch prefix_steps model_width"] | None = None
+    beside: Condition | None = None
 
     def __post_init__(self) -> None:
         if (self.prefix is None) != (self.null_prefix is None):
@@ -49,8 +53,7 @@ class Condition:
         """How many steps of the decoder's input stand before the codes."""
         return 0 if self.prefix is None else self.prefix.shape[1]
 
-    @property
-    def now(self) -> Condition:
+    def at_next_step(self) -> Condition:
         """What is told at the next step: always the same."""
         return self
 
@@ -63,29 +66,38 @@ class Condition:
 
     def with_null(self) -> Condition:
         """Return a batch twice as large, [conditional; null]: both branches of guidance in one run of the decoder."""
-        null = self.null()
+        null = self.null() if self.beside is None else self.beside
         prefixes = (None, None)
         if self.prefix is not None:
             prefixes = (torch.cat([self.prefix, null.prefix]), torch.cat([self.null_prefix, null.null_prefix]))
-        return Condition(torch.cat([self.states, null.states]), torch.cat([self.mask, null.mask]), *prefixes)
+        longest = max(self.mask.shape[1], null.mask.shape[1])
+        states, masks = (
+            [F.pad(one, (*around, 0, longest - one.shape[1])) for one in both]
+            for both, around in (((self.states, null.states), (0, 0)), ((self.mask, null.mask), ()))
+        )
+        return Condition(torch.cat(states), torch.cat(masks), *prefixes)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Condition:
         """Return the same on a device and in a precision; the mask keeps its type."""
         prefixes = (None if each is None else each.to(device, dtype) for each in (self.prefix, self.null_prefix))
-        return Condition(self.states.to(device, dtype), self.mask.to(device), *prefixes)
+        beside = None if self.beside is None else self.beside.to(device, dtype)
+        return Condition(self.states.to(device, dtype), self.mask.to(device), *prefixes, beside)
 
 
 class ChangingCondition:
     """What one batch of clips is told, and may be told anew while its codes are written.
 
-    What `now` is set to counts from the next step on; another thread may set it. Raises ValueError for another number
-    of clips and for a prefix, which the decoder has read once the first code is written.
+    What `now` is set to counts from the next step on; another thread may set it. For the first `FAREWELL` steps
+    guidance goes away from the words before, not from none: the past speaks for them, and so they are gone sooner.
+    Raises ValueError for another number of clips and for a prefix, which the decoder has read once the first code is
+    written.
     """
 
     prefix_steps = 0
 
     def __init__(self, condition: Condition) -> None:
-        self._now = condition
+        self._now, self._farewell, self._lock = condition, 0, threading.Lock()
+        self._begun = False
         self.now = condition
 
     def __len__(self) -> int:
@@ -93,7 +105,7 @@ class ChangingCondition:
 
     @property
     def now(self) -> Condition:
-        """What is told at the next step."""
+        """The words that count."""
         return self._now
 
     @now.setter
@@ -102,7 +114,21 @@ class ChangingCondition:
             raise ValueError("This model reads its words before the first code: they cannot change while it plays.")
         if len(condition) != len(self):
             raise ValueError(f"These words are for {len(condition)} clips, and {len(self)} are written.")
-        self._now = condition
+        before = replace(self._now, beside=None)
+        same = before.states.shape == condition.states.shape and torch.equal(before.states, condition.states)
+        with self._lock:
+            leaves = self._begun and not same
+            self._now = replace(condition, beside=before) if leaves else condition
+            self._farewell = FAREWELL if leaves else 0
+
+    def at_next_step(self) -> Condition:
+        """What is told at the next step; a call counts as a step."""
+        with self._lock:
+            self._begun = True
+            if self._now.beside is not None and not self._farewell:
+                self._now = replace(self._now, beside=None)
+            self._farewell = max(0, self._farewell - 1)
+            return self._now
 
 
 Told = Condition | ChangingCondition

@@ -192,7 +192,7 @@ def _create_predictor(
 
     def listen() -> None:
         nonlocal said, told
-        latest = condition.now
+        latest = condition.at_next_step()
         if latest is said:
             return
         said = latest

@@ -340,14 +340,33 @@ def test_other_words_count_from_the_next_step_on(guidance_scale):
     codes = write_changing(decoder, before, after, 4, 10, temperature=0.0, guidance_scale=guidance_scale)
     columns = DELAY.interleave(codes, CONFIG.special_token)
     best = []
-    for words in (before, after):
-        null = decoder(columns[:, :, :-1], words.null())
+    for words, against in ((before, before.null()), (after, before)):  # away from the words before, not from none
+        null = decoder(columns[:, :, :-1], against)
         best.append((null + guidance_scale * (decoder(columns[:, :, :-1], words) - null)).argmax(-1))
     first_changed = 4 + 4  # four frames are complete at step 7
     expected = torch.cat([best[0][:, :, : first_changed - 1], best[1][:, :, first_changed - 1 :]], dim=2)
     valid = DELAY.mask(10)[:, 1:]
     assert torch.equal(columns[:, :, 1:][:, valid], expected[:, valid])
     assert not torch.equal(best[0][:, valid], best[1][:, valid]), "the words make no difference"
+
+
+def test_guidance_goes_away_from_the_words_before_for_a_second_and_then_from_none(monkeypatch):
+    monkeypatch.setattr("musicgen_edu.conditioning.FAREWELL", 2)
+    before, after = make_text([3]), make_text([5])
+    told = ChangingCondition(before)
+    assert told.at_next_step() is before
+    told.now = after
+    seen = [told.at_next_step() for _ in range(4)]
+    assert [each.beside is None for each in seen] == [False, False, True, True]
+    assert seen[0] is seen[1] and seen[2] is seen[3], "keys and values are computed anew only where words change"
+    states, mask = seen[0].with_null().states, seen[0].with_null().mask
+    assert torch.equal(states[0], after.states[0]) and mask.sum(dim=1).tolist() == [5, 3]
+    assert torch.equal(states[1, :3], before.states[0]) and not states[1, 3:].any()
+    assert torch.equal(seen[2].with_null().states[1], torch.zeros_like(after.states[0]))
+    told.now = make_text([4])  # and before the first step nothing has been said
+    unsaid = ChangingCondition(before)
+    unsaid.now = after
+    assert unsaid.at_next_step().beside is None and told.at_next_step().beside.mask.shape[1] == 5
 
 
 def test_changed_words_leave_what_was_written_and_the_same_words_change_nothing():
