@@ -30,6 +30,7 @@ from musicgen_edu.training.sharpening import (
     SharpenObjective,
     balanced,
     heard_distance,
+    loud_distances,
     partials_distance,
 )
 
@@ -455,6 +456,16 @@ def test_a_lost_partial_above_four_kilohertz_costs_more_than_faint_noise():
     noisy = low + high + 1e-5 * torch.randn(low.shape)
     assert partials_distance(low, low + high) > 5 * partials_distance(noisy, low + high)
     assert partials_distance(low, low) == 0
+
+
+def test_loud_highs_count_by_their_band_and_not_by_their_place_in_it():
+    time = torch.arange(8_000) / 16_000
+    tones = ((0.1, 440), (0.02, 5_000), (0.02, 5_600), (0.02, 7_000))
+    low, right, near, far = (a * torch.sin(2 * torch.pi * f * time)[None, None] for a, f in tones)
+    silent, beside, elsewhere = (loud_distances(low + each, low + right, 16_000) for each in (0 * low, near, far))
+    assert beside[1] < 0.2 * silent[1] < elsewhere[1], "in a wide band, any partial is better than none"
+    assert silent[0] < beside[0], "in a narrow one it must be the right partial"
+    assert loud_distances(low, low, 16_000)[1] == 0 and loud_distances(0 * low, 0 * low, 16_000)[1] == 0
 
 
 def test_what_cannot_be_heard_is_no_distance_and_a_lost_attack_is_a_large_one():

@@ -818,6 +818,7 @@ def test_options_change_the_recipe_that_is_named(monkeypatch, tmp_path):
         ["--recipe", "mode"],
         ["--steps", "-1"],
         ["--recipe", "progressions"],
+        ["--recipe", "highs"],
     ],
 )
 def test_bad_options_end_in_a_sentence(options, capsys):

@@ -1,10 +1,10 @@
 """`musicgen-edu train`: the whole way from nothing to a model that `musicgen-edu generate --model FOLDER` plays.
 
-Six stages, each kept in the run's folder and not done twice: tokenizer, codec, codes, captions, decoder, export. The
-recipes "mode", "progressions" and "contrast" go on from a trained model: the first with the decoder's heads in place of
-captions, the last with what it says itself when captions are contrasted. A
-GPU is used where there is one. With several processes (`torchrun --nproc-per-node 2 -m musicgen_edu.training.recipe …`,
-on CPUs as on GPUs) each trains on batches of its own, and they share what they learn.
+Six stages, each kept in the run's folder and not done twice: tokenizer, codec, codes, captions, decoder, export. Four
+recipes go on from a trained model: "mode" with the decoder's heads in place of captions, "progressions", "highs" with
+the codec's decoder alone, and "contrast" with what the decoder says itself when captions are contrasted. A GPU is used
+where there is one. With several processes (`torchrun --nproc-per-node 2 -m musicgen_edu.training.recipe …`, on CPUs as
+on GPUs) each trains on batches of its own, and they share what they learn.
 """
 
 from __future__ import annotations

@@ -69,6 +69,12 @@ RECIPES = {
                 ClipGroup(250, 5_000, 0.13, spliced=True)),
         decoder_batch=6_000, decoder_steps=800, decoder_learning_rate=2e-4, save_every=50,
     ),
+    # For --start: the codec's decoder alone, on one core in half an hour. All else stays as it is.
+    "highs": Recipe(
+        codec_clips=3_000, codec_batch=5, codec_segment=80, codec_steps=0, sharpen_learning_rate=3e-4,
+        sharpen_steps=6_000, adversarial_steps=0, groups=(ClipGroup(250, 1_500, 1.0),), decoder_steps=0,
+        save_every=400,
+    ),
     # For --start: the mode is said more clearly, and all else as before, on two cores in an hour.
     "contrast": Recipe(
         codec_clips=200, codec_steps=0, sharpen_steps=0, adversarial_steps=0,
@@ -76,4 +82,4 @@ RECIPES = {
         own_groups=(ClipGroup(250, 384, 0.75), ClipGroup(1_000, 48, 0.25)), contrast_steps=250, save_every=50,
     ),
 }  # fmt: skip
-GO_ON = ("mode", "progressions", "contrast")  # those that need a trained model to start from
+GO_ON = ("mode", "progressions", "highs", "contrast")  # those that need a trained model to start from

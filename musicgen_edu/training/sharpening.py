@@ -11,6 +11,9 @@ round five).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from encodec.msstftd import MultiScaleSTFTDiscriminator
 from jaxtyping import Float
@@ -27,8 +30,13 @@ AUDIBLE_DB = 40.0  # what lies further below a segment's loudest moment is hardl
 ATTACK_WEIGHT = 5.0  # see `heard_distance`
 PARTIAL_WINDOWS = (2048, 1024, 512, 256, 128)  # samples: long ones tell harmonics from noise, short ones hear attacks
 EMPHASIS = 0.95  # of the first-order filter that brings the highs near the lows: 26 dB up at 0.4 of the sample rate
+# Bands of hertz in which loud moments of the highs are compared, see `loud_distances`: narrow ones by their mean
+# (windows of 16 to 64 ms), wide ones by their median.
+NARROW_BANDS, NARROW_WINDOWS = tuple(range(3_000, 8_001, 250)), (1024, 512, 256)
+WIDE_BANDS, WIDE_WINDOWS = (2_000, 3_200, 4_600, 6_200, 8_000), (1024, 256)
 DISCRIMINATOR_WINDOWS = (2048, 512)
 DISCRIMINATOR_FILTERS = 8  # a quarter of EnCodec's, for two cores
+WEIGHTS = {"noise": 0.1, "heard": 0.3, "partials": 3.0, "narrow": 1.0, "wide": 2.0}  # of the losses before that
 # Each loss's share of the gradient that reaches the decoder.
 SHARES = {"noise": 0.1, "heard": 0.5, "partials": 1.5, "fooled": 1.0, "alike": 1.0}
 
@@ -44,10 +52,12 @@ class SharpenObjective(nn.Module):
         norm_and_direction(convolutions(codec.decoder)[0])[0].requires_grad_(False)
 
     def forward(self, waveform: Float[Tensor, "batch channels samples"]) -> dict[str, Tensor]:
-        """The loss and its parts: error against signal and distance as it is heard in dB, distance of partials."""
+        """The loss and its parts: error against signal, distances as heard in dB, of partials and of loud highs."""
         with torch.autocast(waveform.device.type, enabled=False):
-            losses = self._distances(self._rebuild(waveform), waveform)
-        loss = 0.03 * losses["noise"] + losses["heard"] / 4 + 3 * losses["partials"]
+            rebuilt = self._rebuild(waveform)
+            losses = self._distances(rebuilt, waveform)
+            losses["narrow"], losses["wide"] = loud_distances(rebuilt, waveform, self.codec.config.sample_rate)
+        loss = sum(weight * losses[name] for name, weight in WEIGHTS.items())
         return {"loss": loss, **_figures(losses)}
 
     def _rebuild(self, waveform: Tensor) -> Tensor:
@@ -147,16 +157,48 @@ def partials_distance(rebuilt: Tensor, waveform: Tensor) -> Float[Tensor, ""]:
     return torch.stack(distances).mean()
 
 
+def loud_distances(rebuilt: Tensor, waveform: Tensor, sample_rate: int) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """How far the amplitudes of high bands are off, as shares of the clip's own: in narrow bands and in wide ones.
+
+    Both are of amplitudes and not of their decibels, so that the loudest moments count most: a music box's attack. In
+    narrow bands squares are compared, which are least at the mean; the root or the decibels of what is mostly silent
+    are least near silence, and there the partials went. Where in a wide band a partial lies does not matter: what the
+    codes do not tell is made up at the right loudness, in place of everything that it may be, each too soft.
+    """
+    narrow, wide = [], []
+    for n_fft in NARROW_WINDOWS:
+        got, wanted = (_band_amplitudes(each, n_fft, NARROW_BANDS, sample_rate) for each in (rebuilt, waveform))
+        error, all_of_it = ((each.square()).sum(dim=(1, 2)) for each in (got - wanted, wanted))
+        narrow.append((error / (all_of_it + 1e-4) + 1e-6).sqrt().mean())
+    for n_fft in WIDE_WINDOWS:
+        got, wanted = (_band_amplitudes(each, n_fft, WIDE_BANDS, sample_rate) for each in (rebuilt, waveform))
+        wide.append(((got - wanted).abs().mean(dim=(1, 2)) / (wanted.mean(dim=(1, 2)) + 2.5e-4)).mean())
+    return torch.stack(narrow).mean(), torch.stack(wide).mean()
+
+
 def emphasise(waveform: Float[Tensor, "batch channels samples"]) -> Float[Tensor, "batch channels samples"]:
     """The waveform less most of the sample before: pre-emphasis, which lifts the highs."""
     return waveform - EMPHASIS * F.pad(waveform, (1, 0))[..., :-1]
 
 
 def _root_amplitude(waveform: Float[Tensor, "batch samples"], n_fft: int) -> Float[Tensor, "batch bins columns"]:
+    return (_power(waveform, n_fft) + 1e-10).pow(0.25)  # the root's slope at zero is infinite
+
+
+def _band_amplitudes(
+    waveform: Float[Tensor, "batch channels samples"], n_fft: int, edges: Sequence[int], sample_rate: int
+) -> Float[Tensor, "batch bands columns"]:
+    """The amplitude of all that lies between one edge and the next, in hertz, after pre-emphasis."""
+    power = _power(emphasise(waveform)[:, 0], n_fft)
+    frequencies = torch.fft.rfftfreq(n_fft, 1 / sample_rate, dtype=power.dtype, device=power.device)
+    inside = torch.stack([(frequencies >= low) & (frequencies < high) for low, high in pairwise(edges)])
+    return (inside.to(power.dtype) @ power + 1e-10).sqrt()
+
+
+def _power(waveform: Float[Tensor, "batch samples"], n_fft: int) -> Float[Tensor, "batch bins columns"]:
     window = torch.hann_window(n_fft, dtype=waveform.dtype, device=waveform.device)
     spectrum = torch.stft(waveform, n_fft, n_fft // 4, window=window, return_complex=True)
-    power = (spectrum.real.square() + spectrum.imag.square()) / (window.sum() / 2) ** 2
-    return (power + 1e-10).pow(0.25)  # the root's slope at zero is infinite
+    return (spectrum.real.square() + spectrum.imag.square()) / (window.sum() / 2) ** 2
 
 
 def _figures(losses: dict[str, Tensor]) -> dict[str, Tensor]:
