@@ -3,8 +3,9 @@
 Nothing is written in another way than in room 07: codes come step by step, window after window, and the decoder looks
 at the words anew in every step. So other words need no other loop, only other keys and values of cross-attention from
 the next step on; what was written before them stays. For the first second guidance compares them with the words before
-instead of none (`ChangingCondition`), for the past still speaks the old ones' language. A session is that stream, and `Player` plays it: a thread that
-writes a little ahead of what is heard, since whatever lies ready when the words change is still the old music.
+instead of none (`ChangingCondition`), for the past still speaks the old ones' language. A session is that stream, and
+`Player` plays it: a thread that writes a little ahead of what is heard, since whatever lies ready when the words change
+is still the old music.
 """
 
 from __future__ import annotations
