@@ -18,9 +18,11 @@ import torch
 
 from musicgen_edu import steps
 from musicgen_edu.conditioning import Condition
-from musicgen_edu.config import DecoderConfig
+from musicgen_edu.config import DecoderConfig, SamplingSettings
 from musicgen_edu.decoder import DecoderCache, MusicGenDecoder
+from musicgen_edu.generation import generate_codes
 from musicgen_edu.optimization import optimize
+from musicgen_edu.patterns import create_pattern
 
 FRAMES = 12
 steps.AT_ONCE = 1  # so that both layers must be served by what is compiled for one
@@ -41,6 +43,12 @@ def score(decoder: MusicGenDecoder, codes: torch.Tensor, condition: Condition, k
     cache = DecoderCache(CONFIG, len(codes), FRAMES + len(codes), dtype=decoder.cache_dtype)
     calls = [codes[:, :, :known], *codes[:, :, known:].split(1, dim=2)]
     return torch.cat([decoder(call, condition, cache).float() for call in calls], dim=2)
+
+
+def write(decoder: MusicGenDecoder, condition: Condition) -> list:
+    """Codes of the best scores, each the next one's past."""
+    greedy = SamplingSettings(temperature=0, top_k=0)
+    return generate_codes(decoder, condition, 5 * FRAMES, create_pattern("delay", 4), greedy).tolist()
 
 
 def before_the_codes() -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,7 +89,7 @@ def main(rung: str) -> dict[str, object]:
     torch.manual_seed(0)
     decoder = MusicGenDecoder(CONFIG)
     inputs, others = make_inputs(2, 5), make_inputs(4, 7)
-    unpacked = score(decoder, *inputs)
+    unpacked, written = score(decoder, *inputs), write(decoder, inputs[1])
     optimize(decoder, rung)
     wanted = {"steps": score(decoder, *inputs), "known codes": score(decoder, *inputs, known=5),
               "other shapes": score(decoder, *others)}  # fmt: skip
@@ -93,6 +101,7 @@ def main(rung: str) -> dict[str, object]:
         wanted[name], found[name] = found["steps"], score(other, *inputs)
     report = {name: compare(wanted[name], logits) for name, logits in found.items()}
     report["graphs"], report["graphs later"] = after_warm_up, graphs()
+    report["writes the same"] = write(decoder, inputs[1]) == written
     threads = [threading.Thread(target=lambda: report.update(thread=compare(wanted["steps"], score(decoder, *inputs))))]
     [thread.start() for thread in threads], [thread.join() for thread in threads]
     report["without text"] = compare(*before_the_codes())

@@ -40,6 +40,12 @@ def test_compiled_steps_choose_the_codes_of_the_others(report, what):
     assert report[what]["same"] == 1
 
 
+def test_compiled_fp32_writes_the_codes_of_the_weights_themselves(report):
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch comes without oneDNN, which multiplies in fp32")
+    assert report["writes the same"]
+
+
 def test_one_form_serves_all_layers_steps_batches_and_texts(report):
     assert report["graphs"] == report["graphs later"] == 1
 

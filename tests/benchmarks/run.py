@@ -104,7 +104,7 @@ def measure_small(bandwidth: float) -> tuple[list[Figure], list[dict], dict[str,
     """musicgen-small's decoder with guidance, on every rung and in transformers: figures, points, profiles."""
     weights = create_weights()
     plain = {rung: Steps(create_decoder(weights, PRESETS["small"].decoder, rung)) for rung in available_rungs()}
-    compiled, figures = compile_steps(weights, [rung for rung in ("bf16", "int4") if rung in plain])
+    compiled, figures = compile_steps(weights, [rung for rung in ("fp32", "bf16", "int4") if rung in plain])
     steps = plain | compiled
     took = compare(weights, steps)
     for rung, ours in steps.items():
