@@ -18,12 +18,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from musicgen_edu import player
+from musicgen_edu._checks import LARGEST, check_codes, check_number, check_path
 from musicgen_edu.files import write_whole
 
 if TYPE_CHECKING:  # loaded when a picture is drawn
     import matplotlib.figure
 
 MAX_SAMPLE_RATE = 1_000_000
+MAX_CHANNELS = 1_024  # of a sound file, for libsndfile
 # Suffix -> the container and the coding of samples in it, by libsndfile's names.
 FORMATS = {
     ".wav": ("WAV", "PCM_16"),
@@ -43,7 +45,8 @@ class Audio:
     with the gain of the loudest, so that they can be compared; a number adds so many decibels, so 0 is the true level.
 
     Raises:
-        TypeError: the waveform is no tensor of floating-point numbers, or the sample rate no whole number.
+        TypeError: the waveform is no tensor of floating-point numbers, the sample rate no whole number, the gain no
+            number, a prompt no string, or the codes are no whole numbers.
         ValueError: the waveform is empty, not finite or has not three axes, the sample rate lies outside
             1 … `MAX_SAMPLE_RATE`, the gain is not finite, or there is not one prompt, or one row of codes, a clip.
     """
@@ -56,17 +59,19 @@ class Audio:
 
     def __post_init__(self) -> None:
         _check_waveform(self.waveform)
-        if not isinstance(self.sample_rate, Integral) or isinstance(self.sample_rate, bool):
-            raise TypeError(f"sample_rate must be a whole number of samples a second, not {self.sample_rate!r}.")
-        self.sample_rate = int(self.sample_rate)
-        if not 1 <= self.sample_rate <= MAX_SAMPLE_RATE:
-            raise ValueError(f"sample_rate must be at least 1 and at most {MAX_SAMPLE_RATE:,}, not {self.sample_rate}.")
+        wanted = f"sample_rate must be a whole number of samples a second from 1 to {MAX_SAMPLE_RATE:,}"
+        self.sample_rate = check_number(wanted, self.sample_rate, Integral, 1, MAX_SAMPLE_RATE)
+        if self.codes is not None:
+            check_codes(self.codes)
+        if self.prompts is not None and not _are_texts(self.prompts):
+            raise TypeError(f"prompts must be a list of strings, not {self.prompts!r:.60}.")
         batch = len(self.waveform)
         for name, rows in (("prompts", self.prompts), ("codes", self.codes)):
             if rows is not None and len(rows) != batch:
                 raise ValueError(f"There must be {name} for each clip: {len(rows)} for a batch of {batch}.")
-        if self.gain is not None and not math.isfinite(self.gain):
-            raise ValueError(f"gain must be None or a finite number of decibels, not {self.gain}.")
+        if self.gain is not None:
+            wanted = "gain must be None or a finite number of decibels"
+            self.gain = check_number(wanted, self.gain, Real, -LARGEST, LARGEST)
 
     @property
     def duration(self) -> float:
@@ -83,8 +88,8 @@ class Audio:
         The rate is changed by a polyphase filter (`scipy.signal.resample_poly`). Channels of another number are mixed
         to one, and that is repeated. Raises TypeError and ValueError like `Audio`, and ValueError for no channel.
         """
-        if channels < 1:
-            raise ValueError(f"A sound has at least 1 channel, not {channels}.")
+        wanted = f"channels must be a whole number from 1 to {MAX_CHANNELS:,}"
+        channels = check_number(wanted, channels, Integral, 1, MAX_CHANNELS)
         wanted = replace(self, sample_rate=sample_rate, codes=None)  # refuses a rate that is none
         waveform = self.waveform
         if channels != waveform.shape[1]:
@@ -92,7 +97,12 @@ class Audio:
         return replace(wanted, waveform=_resample(waveform, self.sample_rate, wanted.sample_rate))
 
     def listening_gain(self, level: float | int = player.LISTENING_LUFS) -> float:
-        """Return the decibels that bring the loudest clip to `level` LUFS, less where it would pass −1 dBFS."""
+        """Return the decibels that bring the loudest clip to `level` LUFS, less where it would pass −1 dBFS.
+
+        Raises TypeError and ValueError for a level that is no finite number.
+        """
+        wanted = f"level must be a finite loudness in LUFS, such as {player.LISTENING_LUFS:g}"
+        level = check_number(wanted, level, Real, -LARGEST, LARGEST)
         return player.listening_gain(self.waveform, self.sample_rate, level)
 
     def save(self, path: str | os.PathLike[str], level: float | int | None = None) -> Path | list[Path]:
@@ -107,11 +117,11 @@ class Audio:
             ValueError: a name that ends otherwise, a level that is not finite, or a sound that the format cannot hold.
             OSError: of the fitting kind, where the folder cannot be written.
         """
-        path = Path(path)
+        path = check_path(path)
         if path.suffix.lower() not in FORMATS:
             *some, last = FORMATS
             raise ValueError(f"Give a file name that ends in {', '.join(some)} or {last}, not {path.name!r}.")
-        gain = 0.0 if level is None else self.listening_gain(_finite_level(level))
+        gain = 0.0 if level is None else self.listening_gain(level)
         batch = len(self.waveform)
         paths = [path if batch == 1 else path.with_stem(f"{path.stem}-{item + 1}") for item in range(batch)]
         for item, item_path in enumerate(paths):
@@ -169,22 +179,29 @@ def as_audio(sound: Sound) -> Audio:
 def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None, channels: int | None = None) -> Audio:
     """Read a sound file (WAV, FLAC, OGG, MP3, …) as a batch of one, at its own rate and channels or at those asked for.
 
-    Raises FileNotFoundError where there is none, ValueError for a file that is no sound or holds no samples, and what
-    `Audio.convert` raises.
+    Raises FileNotFoundError where there is none, ValueError for a file that is no sound, holds no samples or more than
+    the memory, and what `Audio.convert` raises.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no audio file {path}.")
+    path = check_path(path)
+    if not os.path.exists(path):  # not Path.exists, which some names break
+        raise FileNotFoundError(f"There is no audio file {str(path)!r}.")
+    unreadable = f"{path} cannot be read as audio; give a WAV, FLAC, OGG or MP3 file."
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(unreadable)
     try:
         samples, own_rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} cannot be read as audio; give a WAV, FLAC, OGG or MP3 file.") from error
+        raise ValueError(unreadable) from error
+    except MemoryError as error:
+        raise ValueError(f"{path} holds more samples than the memory, or says so and is damaged: cut it.") from error
     if len(samples) == 0:
         raise ValueError(f"{path} holds no samples.")
     if not np.isfinite(samples).all():
         raise ValueError(f"{path} holds samples that are no finite numbers: it is damaged; export it again.")
     audio = Audio(torch.from_numpy(samples.T.copy())[None], own_rate)
-    return audio.convert(sample_rate or own_rate, channels or samples.shape[1])
+    return audio.convert(
+        own_rate if sample_rate is None else sample_rate, samples.shape[1] if channels is None else channels
+    )
 
 
 def _check_waveform(waveform: object) -> None:
@@ -199,16 +216,12 @@ def _check_waveform(waveform: object) -> None:
             f"The waveform must have the axes [batch, channels, samples], not {waveform.ndim} of them: "
             "for one clip of one channel write `samples[None, None]`."
         )
-    if waveform.numel() == 0 or not waveform.isfinite().all():
+    if waveform.numel() == 0 or not waveform.float().isfinite().all():
         raise ValueError("The waveform must hold samples, all of them finite numbers: NaN comes of broken weights.")
 
 
-def _finite_level(level: float | int) -> float:
-    if not isinstance(level, Real) or isinstance(level, bool):
-        raise TypeError(f"level must be a loudness in LUFS, such as {player.LISTENING_LUFS:g}, not {level!r}.")
-    if not math.isfinite(level):
-        raise ValueError(f"level must be a finite loudness in LUFS, such as {player.LISTENING_LUFS:g}, not {level}.")
-    return float(level)
+def _are_texts(prompts: object) -> bool:
+    return isinstance(prompts, list | tuple) and all(isinstance(prompt, str) for prompt in prompts)
 
 
 def _resample(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from musicgen_edu._checks import check_codes, check_number
 from musicgen_edu.audio import Audio
 from musicgen_edu.config import CodecConfig
 
@@ -72,23 +74,31 @@ class Codec(nn.Module):
         zeros follow its last frame (number `ceil(length / hop_length)`).
 
         Raises:
-            TypeError: it is no waveform of floating-point numbers.
-            ValueError: the rate (of an `Audio`) or the channels are not the codec's, the clip is empty, or a length
-                does not lie in its clip.
+            TypeError: it is no waveform of floating-point numbers, or a length is no whole number.
+            ValueError: the rate (of an `Audio`) or the channels are not the codec's, the clip is empty or holds no
+                finite numbers, or a length does not lie in its clip.
         """
         waveform = self._check_waveform(waveform)
         if lengths is None:
             return self._encode(waveform)
-        lengths, samples = [int(length) for length in lengths], waveform.shape[2]
-        if len(lengths) != len(waveform) or not all(0 < length <= samples for length in lengths):
-            raise ValueError(f"There must be a length from 1 to {samples} samples for each clip, not {lengths}.")
+        lengths = self._check_lengths(lengths, len(waveform), waveform.shape[2])
         rows = [self._encode(clip[None, :, :length])[0] for clip, length in zip(waveform, lengths, strict=True)]
         frames = max(row.shape[1] for row in rows)
         return torch.stack([F.pad(row, (0, frames - row.shape[1])) for row in rows])
 
     def _encode(self, waveform: Float[Tensor, "batch channels samples"]) -> Int[Tensor, "batch codebooks frames"]:
         with torch.autocast(waveform.device.type, enabled=False):  # the codes' precision is the codec's own
-            return self.quantizer.vq.encode(self.encoder(waveform)).transpose(0, 1)
+            latents = self.encoder(waveform.to(next(self.parameters())))
+            if not latents.isfinite().all():  # the nearest entry to NaN would be the first: it would become music
+                raise ValueError("The codec hears no finite numbers: the waveform or the codec's weights are broken.")
+            return self.quantizer.vq.encode(latents).transpose(0, 1)
+
+    def _check_lengths(self, lengths: Sequence[int] | Tensor, clips: int, samples: int) -> list[int]:
+        wanted = f"There must be a length from 1 to {samples} samples for each clip"
+        lengths = lengths.tolist() if isinstance(lengths, Tensor) else lengths
+        if not isinstance(lengths, Sequence) or len(lengths) != clips:
+            raise ValueError(f"{wanted}, not {lengths!r:.60}.")
+        return [check_number(wanted, length, Integral, 1, samples) for length in lengths]
 
     def _check_waveform(self, waveform: Tensor | Audio) -> Float[Tensor, "batch channels samples"]:
         config, mend = self.config, f"`audio.convert({self.config.sample_rate}, {self.config.channels})` mends that"
@@ -112,22 +122,22 @@ class Codec(nn.Module):
         """Codes to waveform: frames × `config.hop_length` samples. The first few codebooks alone decode as well.
 
         Raises:
-            ValueError: there are more codebooks than the quantizer has, or a code is no entry of a codebook.
+            ValueError: there are more codebooks than the quantizer has, no frames, or a code is no entry of a codebook.
             TypeError: the codes are no whole numbers.
         """
+        codes = check_codes(codes)
+        if not codes.shape[2]:
+            raise ValueError("Codes hold no frames: there is nothing to decode.")
         with torch.autocast(codes.device.type, enabled=False):  # bfloat16 would add noise at −40 dB
             return self.decoder(self.dequantize(codes))
 
     def dequantize(self, codes: Int[Tensor, "batch codebooks frames"]) -> Float[Tensor, "batch latent_width frames"]:
         """The latent vectors that the codes stand for: for each frame, the sum of one entry a codebook."""
-        if codes.ndim != 3 or codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
-            raise TypeError(
-                f"Codes are whole numbers [batch, codebooks, frames], not {codes.dtype} {list(codes.shape)}."
-            )
+        codes = check_codes(codes)  # they may be kept as 16-bit numbers
         if not 1 <= codes.shape[1] <= self.config.num_codebooks:
             raise ValueError(f"Codes hold {codes.shape[1]} codebooks, but this codec has {self.config.num_codebooks}.")
         check_range(codes, self.config.codebook_size)
-        return self.quantizer.vq.decode(codes.long().transpose(0, 1))  # they may be kept as 16-bit numbers
+        return self.quantizer.vq.decode(codes.transpose(0, 1))
 
     def export_state_dict(self) -> dict[str, Tensor]:
         """The weights under the names of transformers' `EncodecModel`."""
@@ -153,8 +163,11 @@ def split_channels(
 ) -> Int[Tensor, "rows channel_codebooks frames"]:
     """Take the codebooks of the channels apart: they alternate, 1 left, 1 right, 2 left, …, and the codec is mono.
 
-    The channels of one clip are rows that follow each other.
+    The channels of one clip are rows that follow each other. Raises TypeError for what are no codes, ValueError where
+    the channels cannot share them.
     """
+    if check_codes(codes).shape[1] % channels:
+        raise ValueError(f"Codes hold {codes.shape[1]} codebooks, which {channels} channels cannot share.")
     return codes.unflatten(1, (-1, channels)).transpose(1, 2).flatten(0, 1)
 
 
@@ -220,6 +233,7 @@ class StreamingCodecDecoder:
         self, codes: Int[Tensor, "batch codebooks frames"], last: bool = False
     ) -> Float[Tensor, "batch channels samples"]:
         """Take the next frames and return the samples that no later frame can change. `last` flushes the rest."""
+        codes = check_codes(codes)
         with torch.autocast(codes.device.type, enabled=False):
             latents = self._head.push(self._codec.dequantize(codes), last)
             return self._tail.push(self._remember(latents), last)

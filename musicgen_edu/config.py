@@ -7,7 +7,18 @@ A config holds numbers only: no tensor, no file. The text side and the codec sid
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+
+from musicgen_edu._checks import LARGEST, SMALLEST, check_number
+
+# What each setting of sampling may be, in words and in numbers.
+_SETTINGS = {
+    "temperature": ("temperature must be 0 (greedy) or a positive number", Real, 0, LARGEST),
+    "top_k": ("top_k must be a whole number of at least 0 (all)", Integral, 0, LARGEST),
+    "top_p": ("top_p must be a number above 0 and at most 1", Real, SMALLEST, 1),
+    "guidance_scale": ("guidance_scale must be a number of at least 0 (1 is no guidance)", Real, 0, LARGEST),
+}
 
 
 @dataclass(frozen=True)
@@ -101,12 +112,25 @@ class MelodyConfig:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How a code is drawn from the decoder's scores. The defaults are MusicGen's (Copet et al. 2023, section 3.1)."""
+    """How a code is drawn from the decoder's scores. The defaults are MusicGen's (Copet et al. 2023, section 3.1).
+
+    Raises TypeError and ValueError for what none of them can be.
+    """
 
     temperature: float | int = 1.0  # below 1 the likely codes gain; 0 is greedy
     top_k: int = 250  # the likeliest codes, among which is drawn; 0 is all
     top_p: float | int = 1.0  # the probability that the likeliest codes must reach together; 1 is all
     guidance_scale: float | int = 3.0  # how many times what the prompt changes counts; 1 is no guidance
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):  # numpy's numbers become Python's, which files can hold
+            object.__setattr__(self, setting.name, check_setting(setting.name, getattr(self, setting.name)))
+
+
+def check_setting(name: str, value: object) -> float | int:
+    """Return a setting's value as a number. Raises TypeError and ValueError where it cannot be."""
+    wanted, kind, low, high = _SETTINGS[name]
+    return check_number(wanted, value, kind, low, high)
 
 
 @dataclass(frozen=True)

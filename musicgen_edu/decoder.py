@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from musicgen_edu._checks import check_codes
 from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import DecoderConfig
 
@@ -273,6 +274,7 @@ class MusicGenDecoder(nn.Module):
         cache: DecoderCache | None = None,
     ) -> Float[Tensor, "batch steps model_width"]:
         """Return what the heads read: `forward` without the heads."""
+        codes = check_codes(codes)
         condition = condition.to(self.device, self.dtype)  # the text encoder may compute in another precision
         past = cache.steps if cache else 0
         self._check(codes, codes.shape[2] + condition.prefix_steps * (not past), cache)
@@ -289,12 +291,9 @@ class MusicGenDecoder(nn.Module):
 
     def _check(self, codes: Tensor, steps: int, cache: DecoderCache | None) -> None:
         if codes.shape[1] != len(self.embed_tokens):
-            raise ValueError(
-                f"The decoder has {len(self.embed_tokens)} codebooks but the codes have {codes.shape[1]}: "
-                "give codes of shape [batch, codebooks, steps]."
-            )
+            raise ValueError(f"The decoder has {len(self.embed_tokens)} codebooks but the codes have {codes.shape[1]}.")
         if cache is not None and cache.steps + steps > cache.max_steps:
             raise ValueError(
-                f"The cache holds {cache.max_steps} steps, {cache.steps} of them used, and {steps} more do "
-                "not fit: create DecoderCache with a larger max_steps."
+                f"The cache holds {cache.max_steps} steps, {cache.steps} of them used, and {steps} more do not fit: "
+                "create DecoderCache with a larger max_steps."
             )

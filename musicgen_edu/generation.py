@@ -16,12 +16,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from musicgen_edu._checks import check_progress
 from musicgen_edu.codec import check_range
 from musicgen_edu.conditioning import Condition, Told
 from musicgen_edu.config import SamplingSettings
 from musicgen_edu.decoder import DecoderCache, MusicGenDecoder
 from musicgen_edu.patterns import CodebookPattern
-from musicgen_edu.sampling import apply_guidance, check_guidance_scale, create_generators, filter_logits, sample
+from musicgen_edu.sampling import apply_guidance, create_generators, filter_logits, sample
 
 Codes = Int[Tensor, "batch codebooks frames"]
 Progress = Callable[[int, int], object]
@@ -62,6 +63,7 @@ def iterate_codes(
     finite.
     """
     _check_fit(decoder, condition, frames, pattern, known)
+    check_progress(progress)
     choose = _create_chooser(decoder, settings, create_generators(seed, len(condition)))
     return _write(decoder, condition, frames, pattern, settings.guidance_scale, choose, known, progress)
 
@@ -89,6 +91,7 @@ def iterate_windows(
     Source: audiocraft's `MusicGen._generate_tokens`.
     """
     _check_fit(decoder, condition, frames, pattern, known)
+    check_progress(progress)
     windows = plan_windows(frames, window, stride, 0 if known is None else known.shape[2])
     choose = _create_chooser(decoder, settings, create_generators(seed, len(condition)))
 
@@ -147,7 +150,6 @@ def _create_chooser(
     decoder: MusicGenDecoder, settings: SamplingSettings, generators: list[torch.Generator]
 ) -> Callable[[Tensor], Tensor]:
     """Return the function from scores to one token of each codebook; refuses settings that do not fit."""
-    check_guidance_scale(settings.guidance_scale)
     filters = settings.temperature, settings.top_k, settings.top_p
     size = decoder.config.codebook_size
     filter_logits(torch.zeros(size, device="cpu", dtype=torch.float32), *filters)  # refuses before any work

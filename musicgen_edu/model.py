@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from musicgen_edu.audio import Audio, Sound
+from musicgen_edu._checks import check_codes
+from musicgen_edu.audio import Audio, Sound, as_audio
 from musicgen_edu.checkpoints.pretrained import read_model, write_model
 from musicgen_edu.checkpoints.tensors import MAX_SHARD_SIZE
-from musicgen_edu.codec import Codec, StreamingCodecDecoder, encode_channels, split_channels
+from musicgen_edu.codec import Codec, StreamingCodecDecoder, check_range, encode_channels, split_channels
 from musicgen_edu.conditioning import NO_MELODY, Condition, MelodyProjection, TextMask, before_the_codes, hear_melody
 from musicgen_edu.config import MusicGenConfig
 from musicgen_edu.decoder import MusicGenDecoder
@@ -80,6 +81,7 @@ class MusicGen(nn.Module):
         melody: Melody | None = None,
     ) -> Float[Tensor, "batch codebooks steps codebook_size"]:
         """Return the scores of the code after each step. `codes` are interleaved; a mask of zeros drops the caption."""
+        check_range(check_codes(codes), self.config.decoder.special_token + 1)
         return self.decoder(codes, self.condition(text_ids, text_mask, melody))
 
     def encode_text(self, prompts: list[str], melody: Melody | None = None) -> Condition:
@@ -157,9 +159,9 @@ class MusicGen(nn.Module):
         given = dict(samples=samples, seed=seed, continue_from=continue_from, melody=melody)
         request = read_request(self.config, prompt, duration, window=window, stride=stride, **given, **settings)
         codes = torch.cat(list(self._write_codes(request, progress)), dim=2)
-        parts = [self.decode(codes)] if request.frames <= request.window else self.decode_chunks(
-            codes.split(request.window, dim=2), request.frames, request.window
-        )  # fmt: skip
+        windows = codes.split(request.window, dim=2)
+        whole = len(windows) == 1
+        parts = [self.decode(codes)] if whole else self.decode_chunks(windows, request.frames, request.window)
         return Audio(torch.cat(list(parts), dim=2), self.config.codec.sample_rate, codes=codes, prompts=request.prompts)
 
     def stream(
@@ -241,10 +243,10 @@ class MusicGen(nn.Module):
         channels = self.config.decoder.audio_channels
         return self.codec.decode(split_channels(codes, channels)).unflatten(0, (-1, channels)).flatten(1, 2)
 
-    def encode(self, audio: Audio) -> Int[Tensor, "batch codebooks frames"]:
+    def encode(self, audio: Sound) -> Int[Tensor, "batch codebooks frames"]:
         """Any sound to this model's codes: resampled, mixed to its channels, and each of these encoded by itself."""
         channels = self.config.decoder.audio_channels
-        waveform = audio.convert(self.config.codec.sample_rate, channels).waveform
+        waveform = as_audio(audio).convert(self.config.codec.sample_rate, channels).waveform
         return encode_channels(self.codec, waveform.to(self.decoder.device, torch.float32))
 
     def save_pretrained(

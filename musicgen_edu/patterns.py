@@ -13,16 +13,19 @@ audiocraft's `codebooks_patterns.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
+from musicgen_edu._checks import LARGEST, check_number
 from musicgen_edu.config import MusicGenConfig
 
+MOST = 1_000  # codebooks of a pattern, and steps of a delay: more would only fill the memory
 Line = tuple[int, int]  # (start, stride) of one codebook
 
 
@@ -156,8 +159,7 @@ def _tables(
     pattern: CodebookPattern, frames: int
 ) -> tuple[Int[Tensor, "codebooks steps"], Int[Tensor, "codebooks frames"]]:
     """`frame_index` and `step_index`; kept, because training and generation ask for the same lengths again."""
-    if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
-        raise ValueError(f"frames must be a whole number of at least 1, not {frames!r}.")
+    frames = check_number("frames must be a whole number of at least 1", frames, Integral, 1, LARGEST)
     lines = torch.tensor(PATTERNS[pattern.name].lines(pattern.delays, frames), dtype=torch.long, device="cpu")
     start, stride = lines[:, :1], lines[:, 1:]
     frame = torch.arange(frames, dtype=torch.long, device="cpu").expand(pattern.codebooks, frames)
@@ -173,16 +175,21 @@ def create_pattern(name: str, codebooks: int, delays: Sequence[int] | None = Non
     `delays`, one a codebook and ascending, replace the pattern's own: stereo MusicGen, whose codebooks alternate
     left and right, is `create_pattern("delay", 8, delays=[0, 0, 1, 1, 2, 2, 3, 3])`. They count steps in the delaying
     patterns, places within a frame in the flattening ones, passes over the clip in coarse_first and musiclm.
-    Raises ValueError for an unknown name, a number of codebooks below 1, or delays that do not fit.
+    Raises ValueError for an unknown name, a number of codebooks outside 1 … `MOST`, or delays that do not fit,
+    TypeError where these are no whole numbers.
     """
-    if name not in PATTERNS:
+    if not isinstance(name, str) or name not in PATTERNS:
         raise ValueError(f"There is no codebook pattern {name!r}; choose one of {', '.join(PATTERNS)}.")
-    if not isinstance(codebooks, int) or isinstance(codebooks, bool) or codebooks < 1:
-        raise ValueError(f"codebooks must be a whole number of at least 1, not {codebooks!r}.")
+    wanted = f"codebooks must be a whole number from 1 to {MOST:,}"
+    codebooks = check_number(wanted, codebooks, Integral, 1, MOST)
     if delays is None:
         delays = [PATTERNS[name].default_delay(k) for k in range(codebooks)]
-    if len(delays) != codebooks or list(delays) != sorted(delays) or delays[0] < 0:
-        raise ValueError(f"delays must be {codebooks} ascending numbers, none negative; got {list(delays)}.")
+    wanted = f"delays must be {codebooks} ascending whole numbers from 0 to {MOST:,}"
+    if isinstance(delays, str) or not isinstance(delays, Iterable):
+        raise TypeError(f"{wanted}, not {delays!r:.60}.")
+    delays = [check_number(wanted, delay, Integral, 0, MOST) for delay in delays]
+    if len(delays) != codebooks or delays != sorted(delays):
+        raise ValueError(f"{wanted}, not {delays}.")
     return CodebookPattern(name, tuple(delays))
 
 

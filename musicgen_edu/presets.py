@@ -103,7 +103,7 @@ def _checked(name: str, value: int | float | bool | str, config: MusicGenConfig)
         raise TypeError(f"{name} must be of type {kind.__name__}, not {value!r}.")
     if kind is int and name in _SIZES and value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}.")
-    return kind(value)
+    return value
 
 
 def _num_heads(hidden_size: int, head_size: int) -> int:

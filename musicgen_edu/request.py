@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 
+from musicgen_edu._checks import SMALLEST, check_number
 from musicgen_edu.audio import Audio, Sound, as_audio
 from musicgen_edu.conditioning import NO_MELODY
 from musicgen_edu.config import CodecConfig, MusicGenConfig, SamplingSettings
@@ -56,10 +57,8 @@ def read_request(
 ) -> Request:
     """Check the arguments of `MusicGen.generate`, which explains them and names what is raised."""
     prompts = None if prompt is None else as_prompts(prompt)
-    if not isinstance(samples, Integral) or isinstance(samples, bool):
-        raise TypeError(f"samples must be a whole number of clips for each prompt, not {samples!r}.")
-    if not 1 <= samples <= MAX_SAMPLES:
-        raise ValueError(f"samples must be at least 1 and at most {MAX_SAMPLES}, not {samples}.")
+    wanted = f"samples must be at least 1 and at most {MAX_SAMPLES} whole clips of each prompt"
+    samples = check_number(wanted, samples, Integral, 1, MAX_SAMPLES)
     frames = count_frames(duration, config.codec)
     chosen = _sampling_settings(config, settings)
     if melody is not None and config.melody is None:
@@ -81,11 +80,8 @@ def read_request(
 
 def count_frames(duration: float | int, codec: CodecConfig, name: str = "duration") -> int:
     """Seconds as whole frames, at least one. Raises TypeError, or ValueError outside 0 … `MAX_DURATION`."""
-    if not isinstance(duration, Real) or isinstance(duration, bool):
-        raise TypeError(f"{name} must be a number of seconds, not {duration!r}.")
-    if not 0 < duration <= MAX_DURATION:  # NaN lies nowhere
-        raise ValueError(f"{name} must be more than 0 and at most {MAX_DURATION:g} seconds, not {duration}.")
-    return max(1, round(float(duration) * codec.frame_rate))
+    wanted = f"{name} must be more than 0 and at most {MAX_DURATION:g} seconds"
+    return max(1, round(float(check_number(wanted, duration, Real, SMALLEST, MAX_DURATION)) * codec.frame_rate))
 
 
 def _sampling_settings(config: MusicGenConfig, changes: dict[str, float | int | None]) -> SamplingSettings:

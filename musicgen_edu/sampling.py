@@ -11,16 +11,17 @@ A token that may not be drawn has the score −∞. MusicGen's defaults are a gu
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Integral
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from musicgen_edu._checks import check_number
+from musicgen_edu.config import check_setting
+
 MAX_SEED = 2**63 - 1
-LARGEST, SMALLEST = sys.float_info.max, sys.float_info.min  # the finite numbers above 0
 GREEDY_BELOW = 1e-6  # a division by less would only overflow
 
 
@@ -33,7 +34,7 @@ def apply_guidance(
     changes. Raises ValueError for a negative or not finite scale.
     Source: Ho & Salimans 2022, arXiv:2207.12598; audiocraft's `LMModel._sample_next_token`.
     """
-    check_guidance_scale(scale)
+    check_setting("guidance_scale", scale)
     return null + (conditional - null) * float(scale)
 
 
@@ -45,7 +46,7 @@ def apply_temperature(
     The limit 0 is greedy: only the best token keeps its score, the first of equals.
     Raises ValueError for a negative or not finite temperature.
     """
-    _check("temperature must be 0 (greedy) or a positive number", temperature, Real, 0, LARGEST)
+    check_setting("temperature", temperature)
     if temperature < GREEDY_BELOW:
         best = logits.argmax(dim=-1, keepdim=True)
         return torch.full_like(logits, -math.inf).scatter(-1, best, logits.gather(-1, best))
@@ -58,7 +59,9 @@ def keep_top_k(logits: Float[Tensor, "*batch codebook_size"], top_k: int) -> Flo
     Raises ValueError unless `top_k` lies between 0 and the codebook's size. Source: Fan et al. 2018, arXiv:1805.04833.
     """
     size = logits.shape[-1]
-    _check(f"top_k must be a whole number from 0 (all) to the codebook's {size} entries", top_k, Integral, 0, size)
+    check_number(
+        f"top_k must be a whole number from 0 (all) to the codebook's {size} entries", top_k, Integral, 0, size
+    )
     if top_k == 0:
         return logits
     # By its score, not by its place: of equal tokens none is cut off for standing behind the other.
@@ -73,7 +76,7 @@ def keep_top_p(
 
     Raises ValueError unless 0 < top_p <= 1. Source: Holtzman et al. 2020, arXiv:1904.09751, section 3.1.
     """
-    _check("top_p must be a number above 0 and at most 1", top_p, Real, SMALLEST, 1)
+    check_setting("top_p", top_p)
     if top_p == 1:  # the sum of all probabilities may round to less than 1
         return logits
     ranked, order = logits.sort(dim=-1, descending=True)
@@ -135,7 +138,7 @@ def create_generators(seed: int | Sequence[int] | None, batch: int) -> list[torc
     if len(seeds) != batch:
         raise ValueError(f"There must be one seed, or one a prompt: {len(seeds)} seeds for {batch} prompts.")
     for each in seeds:
-        _check(f"A seed must be a whole number from 0 to {MAX_SEED}", each, Integral, 0, MAX_SEED)
+        check_number(f"A seed must be a whole number from 0 to {MAX_SEED}", each, Integral, 0, MAX_SEED)
     return [generator.manual_seed(int(each)) for generator, each in zip(generators, seeds, strict=True)]
 
 
@@ -148,16 +151,3 @@ def seeds_of_samples(seed: int | Sequence[int] | None, prompts: int, samples: in
         return None
     own = [generator.initial_seed() for generator in create_generators(seed, prompts)]
     return [each + sample for each in own for sample in range(samples)]
-
-
-def check_guidance_scale(scale: float | int) -> None:
-    """Raise ValueError unless the scale of guidance is a number of at least 0."""
-    _check("guidance_scale must be a number of at least 0 (1 is no guidance)", scale, Real, 0, LARGEST)
-
-
-def _check(wanted: str, value: object, kind: type, low: float | int, high: float | int) -> None:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"{wanted}, not {value!r}.")
-    number = value.item() if hasattr(value, "item") else value  # numpy calls its infinite float32 no more than LARGEST
-    if not low <= number <= high:  # NaN lies nowhere
-        raise ValueError(f"{wanted}, not {value!r}.")

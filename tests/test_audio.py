@@ -151,13 +151,17 @@ def test_waveforms_of_another_kind_are_refused_at_once(waveform, error, words, u
 
 @pytest.mark.parametrize("rate", [16_000.0, 16_000j, "16000", True, None, math.nan])
 def test_rates_that_are_no_whole_number_are_refused(rate, unchecked_annotations):
-    with pytest.raises(TypeError, match="sample_rate must be a whole number of samples a second, not"):
+    with pytest.raises(
+        TypeError, match="sample_rate must be a whole number of samples a second from 1 to 1,000,000, not"
+    ):
         Audio(torch.zeros(1, 1, 1), rate)
 
 
 @pytest.mark.parametrize("rate", [0, -16_000, MAX_SAMPLE_RATE + 1])
 def test_rates_out_of_range_are_refused(rate):
-    with pytest.raises(ValueError, match="sample_rate must be at least 1 and at most 1,000,000, not"):
+    with pytest.raises(
+        ValueError, match="sample_rate must be a whole number of samples a second from 1 to 1,000,000, not"
+    ):
         Audio(torch.zeros(1, 1, 1), rate)
 
 
@@ -174,6 +178,68 @@ def test_there_is_a_prompt_and_a_row_of_codes_for_each_clip(unchecked_annotation
         Audio(torch.zeros(2, 1, 9), 16_000, codes=torch.zeros(3, 4, 1, dtype=torch.long))
     with pytest.raises(ValueError, match="gain must be None or a finite number"):
         Audio(torch.zeros(1, 1, 9), 16_000, gain=math.inf)
+
+
+@pytest.mark.parametrize("gain", ["loud", True, [3], torch.tensor(3.0), 10**400, -math.inf, np.float32("nan")])
+def test_gains_that_are_none_are_refused(gain, unchecked_annotations):
+    with pytest.raises((TypeError, ValueError), match="gain must be None or a finite number of decibels, not"):
+        Audio(torch.zeros(1, 1, 9), 16_000, gain=gain)
+
+
+@pytest.mark.parametrize("prompts", ["p", [1], [None], [b"piano"], torch.zeros(1), 5])
+def test_prompts_that_are_no_list_of_strings_are_refused(prompts, unchecked_annotations):
+    with pytest.raises(TypeError, match="prompts must be a list of strings, not"):
+        Audio(torch.zeros(1, 1, 9), 16_000, prompts=prompts)
+
+
+@pytest.mark.parametrize(
+    "codes", ["c", [1], torch.tensor(3), torch.zeros(1, 4, 2), torch.zeros(1, 4).long(), np.ones(1)]
+)
+def test_codes_that_are_no_whole_numbers_are_refused(codes, unchecked_annotations):
+    with pytest.raises(TypeError, match="Codes are a tensor of whole numbers"):
+        Audio(torch.zeros(1, 1, 9), 16_000, codes=codes)
+
+
+@pytest.mark.parametrize("channels", [0, -1, 1.5, True, "2", None, torch.tensor(2), math.nan, 10**400])
+def test_numbers_of_channels_that_are_none_are_refused(channels, tmp_path, unchecked_annotations):
+    with pytest.raises((TypeError, ValueError), match="channels must be a whole number from 1 to 1,024, not"):
+        make_audio().convert(16_000, channels)
+    if channels is not None:
+        with pytest.raises((TypeError, ValueError), match="channels must be a whole number from 1 to 1,024, not"):
+            load_audio(make_audio().save(tmp_path / "clip.wav"), channels=channels)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"clip.wav", ["clip.wav"]])
+def test_what_is_no_path_is_refused(path, unchecked_annotations):
+    for use in (load_audio, make_audio().save):
+        with pytest.raises(TypeError, match="A path is a string or a pathlib.Path, not"):
+            use(path)
+
+
+def test_a_rate_of_zero_is_not_the_files_own(tmp_path):
+    with pytest.raises(ValueError, match="sample_rate must be a whole number"):
+        load_audio(make_audio().save(tmp_path / "clip.wav"), sample_rate=0)
+
+
+def test_numbers_too_large_for_single_precision_are_no_sound():
+    with pytest.raises(ValueError, match="all of them finite"):
+        Audio(torch.full((1, 1, 9), 1e300, dtype=torch.float64), 16_000)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_pipe_is_no_sound_file_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(ValueError, match="pipe.wav cannot be read as audio"):
+        load_audio(tmp_path / "pipe.wav")
+
+
+def test_a_file_that_says_it_is_endless_is_refused(tmp_path):
+    soundfile.write(tmp_path / "endless.flac", np.zeros(100), 16_000)
+    content = bytearray((tmp_path / "endless.flac").read_bytes())
+    content[21:26] = bytes([content[21] | 0x0F]) + b"\xff" * 4  # the count of samples, 36 bits of FLAC's STREAMINFO
+    (tmp_path / "endless.flac").write_bytes(content)
+    with pytest.raises(ValueError, match="endless.flac holds more samples than the memory"):
+        load_audio(tmp_path / "endless.flac")
 
 
 def loudness(audio: Audio) -> list[float]:
@@ -241,10 +307,12 @@ def test_slow_rates_and_many_channels_have_a_level():
     assert six.listening_gain() == pytest.approx(Audio(six.waveform[:, :1], 16_000).listening_gain())
 
 
-@pytest.mark.parametrize("level", [math.nan, math.inf, "loud", True])
+@pytest.mark.parametrize("level", [math.nan, math.inf, np.float32("nan"), 10**400, "loud", True])
 def test_levels_that_are_none_are_refused(tmp_path, level, unchecked_annotations):
     with pytest.raises((ValueError, TypeError), match="level must be a .*loudness in LUFS, such as -16, not"):
         make_audio().save(tmp_path / "clip.wav", level=level)
+    with pytest.raises((ValueError, TypeError), match="level must be a finite loudness in LUFS, such as -16, not"):
+        make_audio().listening_gain(level)
     assert not os.listdir(tmp_path)
 
 
@@ -306,7 +374,7 @@ def test_a_converted_batch_keeps_its_prompts_and_loses_its_codes():
     codes = torch.zeros(2, 4, 5, dtype=torch.long)
     audio = make_audio(batch=2, prompts=["a", "b"], codes=codes).convert(8_000, 2)
     assert (audio.prompts, audio.codes, audio.waveform.shape) == (["a", "b"], None, (2, 2, 8_000))
-    with pytest.raises(ValueError, match="at least 1 channel, not 0"):
+    with pytest.raises(ValueError, match="channels must be a whole number from 1 to 1,024, not 0"):
         audio.convert(8_000, 0)
 
 

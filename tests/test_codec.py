@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from encodec.quantization.core_vq import EuclideanCodebook, kmeans
@@ -228,6 +229,46 @@ def test_audio_of_another_rate_or_channels_is_refused_with_its_mend():
 def test_what_is_no_waveform_is_refused_by_the_codec(waveform, error, unchecked_annotations):
     with pytest.raises(error, match="^The codec takes a waveform"):
         build(TINY).encode(waveform)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, "weights"])
+def test_what_is_no_number_does_not_become_codes(broken):
+    """The nearest entry to NaN would be the first one, and the music all of one code."""
+    codec, waveform = build(TINY), torch.randn(1, 1, 80)
+    if broken == "weights":
+        next(codec.encoder.parameters()).data.fill_(math.nan)
+    else:
+        waveform[0, 0, 3] = broken
+    with pytest.raises(ValueError, match="The codec hears no finite numbers"):
+        codec.encode(waveform)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_waveform_of_any_precision_is_heard(dtype):
+    codec, waveform = build(TINY), torch.randn(1, 1, 80).to(dtype)
+    assert torch.equal(codec.encode(waveform), codec.encode(waveform.float()))
+
+
+@pytest.mark.parametrize("lengths", [[1.5], [True], ["3"], [math.nan], [None], 5, "3", torch.tensor([2.0])])
+def test_lengths_that_are_no_whole_numbers_are_refused(lengths, unchecked_annotations):
+    with pytest.raises((TypeError, ValueError), match="There must be a length from 1 to 80 samples for each clip, not"):
+        build(TINY).encode(torch.randn(1, 1, 80), lengths)
+
+
+NO_CODES = None, [[[1]]], np.ones((1, 3, 5), int), torch.ones(3, 5).int(), torch.ones(1, 3, 5)
+
+
+@pytest.mark.parametrize("codes", NO_CODES)
+def test_what_are_no_codes_is_refused(codes, unchecked_annotations):
+    codec = build(TINY)
+    for call in (codec.decode, codec.dequantize, StreamingCodecDecoder(codec).push):
+        with pytest.raises(TypeError, match="Codes are a tensor of whole numbers"):
+            call(codes)
+
+
+def test_codes_without_frames_are_refused():
+    with pytest.raises(ValueError, match="Codes hold no frames"):
+        build(TINY).decode(torch.ones(1, 3, 0, dtype=torch.long))
 
 
 def test_bad_codes_are_refused_in_a_sentence():

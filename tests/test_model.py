@@ -25,6 +25,7 @@ from transformers import AutoProcessor, AutoTokenizer, MusicgenForConditionalGen
 
 from musicgen_edu import (
     PATTERNS,
+    Audio,
     CheckpointError,
     MusicGen,
     UnknownWordsWarning,
@@ -584,3 +585,40 @@ def test_training_and_generating_can_alternate(model):
     loss = model(codes, ids, mask).logsumexp(-1).mean()
     gradients = torch.autograd.grad(loss, [model.projection.weight, model.text_encoder.model.shared.weight])
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32])
+def test_codes_of_fewer_bits_are_codes(model, dtype):
+    codes, told = torch.randint(0, CODEBOOK_SIZE, (1, 4, 6)), model.tokenizer(["piano"])
+    assert torch.equal(model(codes.to(dtype), *told), model(codes, *told))
+    assert torch.equal(model.decode(codes.to(dtype)), model.decode(codes))
+
+
+@pytest.mark.parametrize("codes", [None, [[[1]]], torch.ones(4, 5).long(), torch.ones(1, 4, 5)])
+def test_what_are_no_codes_is_refused_by_the_model(model, codes, unchecked_annotations):
+    for call in (model.decode, lambda given: model(given, *model.tokenizer(["piano"]))):
+        with pytest.raises(TypeError, match="Codes are a tensor of whole numbers"):
+            call(codes)
+
+
+def test_codes_that_the_decoder_does_not_read_are_refused(model):
+    for wrong in (CODEBOOK_SIZE + 1, -1):
+        with pytest.raises(ValueError, match=f"Codes lie in 0…{CODEBOOK_SIZE}, not in"):
+            model(torch.full((1, 4, 5), wrong), *model.tokenizer(["piano"]))
+
+
+def test_a_model_encodes_any_sound_and_nothing_else(model, tmp_path, unchecked_annotations):
+    audio = Audio(0.1 * torch.randn(1, 1, 400, dtype=torch.float64), 400)
+    codes = model.encode(audio)
+    assert torch.equal(model.encode((audio.waveform.numpy(), 400)), codes)
+    for wrong in (None, 3, audio.waveform):
+        with pytest.raises(TypeError, match="A sound is an Audio"):
+            model.encode(wrong)
+
+
+@pytest.mark.parametrize("progress", [3, True, "print"])
+def test_a_progress_that_cannot_be_called_is_refused_at_once(model, own_folder, progress, unchecked_annotations):
+    for call in (lambda: model.stream("piano", 0.1, progress=progress),
+                 lambda: MusicGen.from_pretrained(own_folder, progress=progress)):  # fmt: skip
+        with pytest.raises(TypeError, match="progress must be a function"):
+            call()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -131,15 +134,25 @@ def test_the_cached_table_cannot_be_spoilt():
     ("arguments", "message"),
     [
         (("delayed", 4), "no codebook pattern 'delayed'; choose one of delay, parallel"),
-        (("delay", 0), "codebooks must be a whole number of at least 1, not 0"),
-        (("delay", 2, [0]), "delays must be 2 ascending numbers"),
-        (("delay", 2, [1, 0]), "delays must be 2 ascending numbers"),
-        (("delay", 2, [-1, 0]), "delays must be 2 ascending numbers"),
+        (("delay", 0), "codebooks must be a whole number from 1 to 1,000, not 0"),
+        (("delay", 2, [0]), "delays must be 2 ascending whole numbers"),
+        (("delay", 2, [1, 0]), "delays must be 2 ascending whole numbers"),
+        (("delay", 2, [-1, 0]), "delays must be 2 ascending whole numbers"),
     ],
 )
 def test_bad_patterns_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         create_pattern(*arguments)
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, True, 1.5, "1", None, [1], 10**400, np.float32(1)])
+def test_what_is_no_whole_number_lays_out_nothing(odd, unchecked_annotations):
+    for arguments in (("delay", odd), ("delay", 2, [0, odd]), ("delay", 2, [odd, 5])):
+        with pytest.raises((TypeError, ValueError), match="^(codebooks|delays) must be"):
+            create_pattern(*arguments)
+    with pytest.raises(ValueError, match="no codebook pattern"):
+        create_pattern(odd, 2)
+    assert create_pattern("delay", np.int64(2), np.array([0, 1])).delays == (0, 1)
 
 
 @pytest.mark.parametrize("frames", [0, -3])

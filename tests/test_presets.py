@@ -65,6 +65,12 @@ def test_the_codec_follows_the_codes(overrides, kept):
         ("tiny", {"hidden_size": 7}, ValueError, "hidden_size=7 must be even"),
         ("tiny", {"num_heads": 5}, ValueError, "num_heads=5"),
         ("tiny", {"project_text": 1}, TypeError, "project_text must be of type bool"),
+        ("tiny", {"temperature": math.nan}, ValueError, "temperature must be 0 (greedy) or a positive number, not nan"),
+        ("tiny", {"temperature": 10**400}, ValueError, "temperature must be 0 (greedy) or a positive number, not 1000"),
+        ("tiny", {"guidance_scale": math.inf}, ValueError, "guidance_scale must be a number of at least 0"),
+        ("tiny", {"top_p": -math.inf}, ValueError, "top_p must be a number above 0 and at most 1, not -inf"),
+        ("tiny", {"top_k": -1}, ValueError, "top_k must be a whole number of at least 0 (all), not -1"),
+        ("tiny", {"num_codebooks": 10**9}, ValueError, "codebooks must be a whole number from 1 to 1,000"),
         ("tiny", {"pattern": "zigzag"}, ValueError, "no codebook pattern 'zigzag'"),
     ],
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from musicgen_edu._checks import check_progress
 from musicgen_edu.checkpoints.hub import find_folder
 from musicgen_edu.checkpoints.names import expected_shapes, with_names_of_today
 from musicgen_edu.checkpoints.sounds import feature_extractor_config
@@ -103,6 +104,7 @@ def read_model(
 ) -> nn.Module:
     """Read a MusicGen as `MusicGen.from_pretrained` describes it; `build` makes one from its config."""
     _check_precision(dtype)
+    check_progress(progress)
     device = find_device(device)
     folder = find_folder(source, revision)
     what = f"The folder {str(folder)!r}"

@@ -20,6 +20,7 @@ from transformers import MusicgenForConditionalGeneration
 from transformers.utils.logging import disable_progress_bar
 
 from musicgen_edu._arguments import Parser
+from musicgen_edu._checks import check_codes
 from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.composer.samples import shipped_clips
@@ -209,7 +210,7 @@ def surprises(
 ) -> Float[Tensor, "batch codebooks frames"]:
     """How many nats each code surprises the model, given all before and the caption, or without it; on the CPU."""
     ids, mask = (each.to(model.decoder.device) for each in model.tokenizer(captions))
-    codes = codes.to(model.decoder.device)
+    codes = check_codes(codes).to(model.decoder.device)
     sequence = model.pattern.interleave(codes, model.config.decoder.special_token)
     logits = model(sequence[:, :, :-1], ids, torch.zeros_like(mask) if withheld else mask)
     logits = model.pattern.deinterleave(logits, codes.shape[2], first_step=1)
