@@ -14,13 +14,10 @@ import io
 import json
 import os
 import re
-import string
-import sys
 import tempfile
-import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
-from functools import cache
+from numbers import Integral
 from pathlib import Path
 
 import sentencepiece
@@ -30,14 +27,16 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto, NormalizerSpec
 from torch import Tensor
 from transformers import T5Tokenizer
 
+from musicgen_edu._checks import check_number, check_path
+from musicgen_edu._normalization import separating_normalizer
 from musicgen_edu.files import write_whole
 
 MAX_PIECES = 256  # a longer prompt is cut
+SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 64, 1_000_000  # the first is what single letters and marks need
 WORD_VOCABULARY = 8_000  # a vocabulary smaller than this has whole words as pieces, and can tell which it lacks
 MAX_CHARACTERS = 100_000  # of an enormous prompt no more than this is looked at
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,:;!?-'"  # pieces even where no caption holds them
 WORD_MARK = "▁"  # sentencepiece writes a blank as this character, also before the first word
-HEARD_MARKS = ",.:!"  # the captions' own; any other mark is read as a blank, since no model was ever taught one
 # Words of requests and of grammar: whether a model knows them or not, they describe no music.
 PLAIN_WORDS = frozenset(
     """a about again all also am an and any are as at be been but by can compose could create d did do does don down
@@ -75,7 +74,7 @@ class Tokenizer:
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike) -> Tokenizer:
         """Read a checkpoint folder's `spiece.model` or, where transformers wrote none, its `tokenizer.json`."""
-        folder = Path(folder)
+        folder = check_path(folder)
         if (folder / "spiece.model").is_file():
             return cls(folder / "spiece.model")
         if (folder / "tokenizer.json").is_file():
@@ -116,11 +115,15 @@ class Tokenizer:
         return ids[: MAX_PIECES - 1] + [self.eos_id]
 
     def decode(self, ids: Iterable[int] | Int[Tensor, " text_tokens"]) -> str:
-        """Return the text of the ids, without padding and end. Raises ValueError for a number that is no piece's id."""
-        ids = [int(index) for index in ids]
-        if strange := [index for index in ids if not 0 <= index < self.vocab_size]:
-            raise ValueError(f"Ids lie in 0…{self.vocab_size - 1}, and {strange[0]} is not one of them.")
-        return self._model.decode(ids)
+        """Return the text of the ids, without padding and end.
+
+        Raises ValueError for a number that is no piece's id, TypeError for what is no list of whole numbers.
+        """
+        wanted = f"Ids are whole numbers from 0 to {self.vocab_size - 1}"
+        ids = ids.tolist() if isinstance(ids, Tensor) else ids
+        if isinstance(ids, str) or not isinstance(ids, Iterable):
+            raise TypeError(f"{wanted}, not {ids!r:.60}.")
+        return self._model.decode([check_number(wanted, index, Integral, 0, self.vocab_size - 1) for index in ids])
 
     def pieces(self, text: str) -> list[str]:
         """Return the pieces that `encode` counts, one an id."""
@@ -155,7 +158,7 @@ class Tokenizer:
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write spiece.model, tokenizer.json and tokenizer_config.json, which transformers' AutoTokenizer opens."""
-        folder = Path(folder)
+        folder = check_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         proto = ModelProto.FromString(self._model.serialized_model_proto())
         exported = T5Tokenizer(
@@ -184,10 +187,17 @@ def train_tokenizer(captions: Iterable[str], model_file: str | os.PathLike, voca
 
     The vocabulary may stay smaller than `vocab_size`: EM drops pieces of hardly any probability. The model's own
     normalisation folds case and lets punctuation separate words: 'Happy,Piano' has the ids of 'happy, piano'.
-    Raises ValueError where a word did not become one piece, which a larger `vocab_size` may mend.
+    Raises ValueError where a word did not become one piece, which a larger `vocab_size` may mend, or where there is no
+    word; TypeError for captions that are no strings and a size that is no whole number.
     """
-    captions = list(captions)
+    wanted = f"vocab_size must be a whole number from {SMALLEST_VOCABULARY} to {LARGEST_VOCABULARY:,}"
+    vocab_size = check_number(wanted, vocab_size, Integral, SMALLEST_VOCABULARY, LARGEST_VOCABULARY)
+    captions = list(captions) if isinstance(captions, Iterable) and not isinstance(captions, str) else [None]
+    if not all(isinstance(caption, str) for caption in captions):
+        raise TypeError("The captions must be a list of strings.")
     words = sorted({word for caption in captions for word in re.findall(r"[^\W_]+", caption.lower())})
+    if not words:
+        raise ValueError("The captions hold no words: give texts that describe music.")
     # A piece is considered only if it begins two different blank-separated strings, so each word comes in two.
     model = _train_unigram(captions + [f"{word}, {word}." for word in words], vocab_size)
     tokenizer = Tokenizer(model)
@@ -203,42 +213,32 @@ def train_tokenizer(captions: Iterable[str], model_file: str | os.PathLike, voca
 def separate_punctuation(model: bytes) -> bytes:
     """Return a sentencepiece model of the same pieces and scores, by whose rules punctuation separates words."""
     proto = ModelProto.FromString(model)
-    rules = NormalizerSpec.FromString(_separating_normalizer().serialized_normalizer_spec())
+    rules = NormalizerSpec.FromString(separating_normalizer().serialized_normalizer_spec())
     proto.normalizer_spec.precompiled_charsmap = rules.precompiled_charsmap
     return proto.SerializeToString()
 
 
 def _train_unigram(lines: list[str], vocab_size: int) -> bytes:
     content = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=map(_separating_normalizer().normalize, lines),
-        model_writer=content,
-        model_type="unigram",
-        vocab_size=vocab_size,
-        hard_vocab_limit=False,  # captions of few words fill fewer pieces, and that is no error
-        pad_id=Tokenizer.pad_id,
-        eos_id=Tokenizer.eos_id,
-        unk_id=Tokenizer.unk_id,
-        bos_id=-1,  # T5 has no mark for the beginning
-        character_coverage=1.0,
-        required_chars=LETTERS,  # or a word with a letter that no caption holds would be all unknown
-        num_threads=1,  # sums in a fixed order: the same captions give the same file
-        minloglevel=2,
-    )
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=map(separating_normalizer().normalize, lines),
+            model_writer=content,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,  # captions of few words fill fewer pieces, and that is no error
+            pad_id=Tokenizer.pad_id,
+            eos_id=Tokenizer.eos_id,
+            unk_id=Tokenizer.unk_id,
+            bos_id=-1,  # T5 has no mark for the beginning
+            character_coverage=1.0,
+            required_chars=LETTERS,  # or a word with a letter that no caption holds would be all unknown
+            num_threads=1,  # sums in a fixed order: the same captions give the same file
+            minloglevel=2,
+        )
+    except RuntimeError as error:  # sentencepiece's words for it are those of its own source
+        raise ValueError(f"With vocab_size={vocab_size} these captions teach no tokenizer: raise it.") from error
     return separate_punctuation(content.getvalue())
-
-
-@cache
-def _separating_normalizer() -> sentencepiece.SentencePieceNormalizer:
-    """sentencepiece's rules "nmt_nfkc_cf", in which a blank follows each mark, or replaces it."""
-    sentencepiece.set_min_log_level(2)  # or it tells on stderr of every map that it builds
-    every = map(chr, range(sys.maxunicode + 1))
-    marks = {letter for letter in every if unicodedata.category(letter)[0] == "P" or letter in string.punctuation}
-    spaced = {mark: f"{mark} " if mark in HEARD_MARKS else " " for mark in marks}
-    rules = dict(sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc_cf").decompile())
-    separating = {source: "".join(spaced.get(letter, letter) for letter in rules[source]) for source in rules}
-    separating |= {mark: spaced[mark] for mark in marks if not separating.get(mark, "").endswith(" ")}
-    return sentencepiece.SentencePieceNormalizer(norm_map=list(separating.items()))
 
 
 def _read(model_file: str | os.PathLike) -> bytes:

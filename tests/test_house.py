@@ -25,7 +25,7 @@ checkpoints
 generation sampling codec patterns decoder projection text_encoder tokenizer
 conditioning optimization steps
 audio player spectrogram config devices files
-_arguments _checks _threads _torchaudio
+_arguments _checks _normalization _threads _torchaudio
 """
 FLOORS = [line.split() for line in DRAWING.split("\n") if line]
 ORDER = [name for floor in FLOORS for name in floor]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
-import string
 import subprocess
 import sys
 import unicodedata
@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 from musicgen_edu.composer.captions import describe
 from musicgen_edu.composer.score import draw_attributes
 from musicgen_edu.presets import SHIPPED
-from musicgen_edu.tokenizer import MAX_PIECES, Tokenizer, train_tokenizer
+from musicgen_edu.tokenizer import MAX_PIECES, Tokenizer, separate_punctuation, train_tokenizer
 
 ODD_TEXTS = [
     *("Happy Piano", "HAPPY PIANO!!!", "ｈａｐｐｙ ＰＩＡＮＯ", "ﬂute and ﬁddle", "▁piano", "½ Ⅳ ﷺ №", "10/8"),
@@ -168,9 +168,22 @@ def test_punctuation_separates_words(tokenizer, auto, mark):
 
 def test_punctuation_of_every_script_separates_words(tokenizer):
     every = map(chr, range(sys.maxunicode + 1))
-    marks = [letter for letter in every if unicodedata.category(letter)[0] == "P" or letter in string.punctuation]
-    glued = [mark for mark in marks if not {"▁happy", "▁fast"} <= set(tokenizer.pieces(f"happy{mark}fast"))]
-    assert len(marks) > 800 and not glued
+    circled = {letter for letter in map(chr, range(0x1FFFF)) if unicodedata.normalize("NFKC", letter).isalnum()}
+    marks = [letter for letter in every if unicodedata.category(letter)[0] in "PS" and letter not in circled]
+    glued = [mark for mark in marks if not {"▁happy", "▁fast"} <= set(tokenizer.pieces(f"{mark}happy{mark}fast"))]
+    assert len(marks) > 7_000 and not glued
+
+
+@pytest.mark.parametrize("mark", ["🎹", "👩\u200d🎤", "♥️", "👍🏽", "♪", "→", "−", "×", "™", "€", "°", "´", "\v", "⃣"])
+def test_symbols_and_emoji_separate_words_and_are_no_words(tokenizer, auto, mark):
+    for text in (f"happy{mark}piano", f"{mark}happy piano{mark}"):
+        assert tokenizer.encode(text) == auto(text).input_ids == tokenizer.encode("happy piano")
+        assert tokenizer.unknown_words(text) == []
+
+
+def test_what_shows_nothing_is_nothing(tokenizer, auto):
+    for text in ("pi\u00adano", "piano\ufe0f", "pi\u2060ano", "Ⓟⓘⓐⓝⓞ"):
+        assert tokenizer.encode(text) == auto(text).input_ids == tokenizer.encode("piano")
 
 
 def test_the_shipped_tokenizer_reads_captions_as_it_was_taught_to(tmp_path):
@@ -184,6 +197,7 @@ def test_the_shipped_tokenizer_reads_captions_as_it_was_taught_to(tmp_path):
         text, _ = describe(draw_attributes(rng, held_out=number % 2 == 1), rng, held_out=number % 2 == 1)
         assert shipped.encode(text) == taught.encode(text)
         assert shipped._cut_words(text) == []
+    assert separate_punctuation((SHIPPED / "spiece.model").read_bytes()) == (SHIPPED / "spiece.model").read_bytes()
     assert taught.unknown_words("melody,loud") and not shipped.unknown_words("melody,loud")
     assert shipped.encode("piano </s> melody") == AutoTokenizer.from_pretrained(SHIPPED)("piano </s> melody").input_ids
 
@@ -224,6 +238,20 @@ def test_training_is_reproducible(captions, tmp_path):
     train_tokenizer(iter(captions), tmp_path / "two.model")
     assert (tmp_path / "one.model").read_bytes() == (tmp_path / "two.model").read_bytes()
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("size", [0, -1, 10, 1.5, True, "512", None, math.nan, 10**400])
+def test_vocabularies_of_no_size_are_refused(captions, tmp_path, size, unchecked_annotations):
+    with pytest.raises((TypeError, ValueError), match="vocab_size must be a whole number from 64"):
+        train_tokenizer(captions, tmp_path / "none.model", vocab_size=size)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("captions", [[], [""], ["  ", "…"], "a happy piano", [None], [3], None, ["x" * 10_000]])
+def test_captions_that_teach_no_word_are_refused(captions, tmp_path, unchecked_annotations):
+    with pytest.raises((TypeError, ValueError), match="captions"):
+        train_tokenizer(captions, tmp_path / "none.model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_refuses_a_vocabulary_that_splits_words(captions, tmp_path):
@@ -284,10 +312,18 @@ def test_a_tokenizer_is_read_from_a_file_or_from_bytes_only(tmp_path, unchecked_
             Tokenizer(strange)
 
 
+@pytest.mark.parametrize("ids", [[1.0], [True], ["3"], "3", 3, None, [math.nan], torch.ones(3), torch.ones(1, 1).int()])
+def test_what_are_no_ids_is_refused(tokenizer, ids, unchecked_annotations):
+    with pytest.raises(TypeError, match="Ids are whole numbers from 0 to"):
+        tokenizer.decode(ids)
+
+
 def test_ids_that_no_piece_has_are_refused(tokenizer):
     assert tokenizer.decode(torch.tensor(tokenizer.encode("happy piano"))) == "happy piano"
     for strange in (-1, tokenizer.vocab_size, 2**40):
-        with pytest.raises(ValueError, match=f"Ids lie in 0…{tokenizer.vocab_size - 1}, and {strange} is not"):
+        with pytest.raises(
+            ValueError, match=f"Ids are whole numbers from 0 to {tokenizer.vocab_size - 1}, not {strange}"
+        ):
             tokenizer.decode([5, strange])
 
 
