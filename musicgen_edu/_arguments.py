@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
@@ -22,14 +24,34 @@ class Parser(argparse.ArgumentParser):
 def outlive_readers() -> Iterator[None]:
     """Within, whatever reads stdout or stderr may leave, as in `| head -1`: the rest is dropped, and the work goes on.
 
-    What waits in the buffers is written before it ends: at Python's own exit a lost reader would be an error.
+    What waits in the buffers is written before it ends: at Python's own exit a lost reader would be an error. A stream
+    that was closed from the start, as by `>&-`, drops all.
     """
-    with redirect_stdout(_Listener(sys.stdout)) as out, redirect_stderr(_Listener(sys.stderr)) as err:
-        try:
-            yield
-        finally:
-            out.flush()
-            err.flush()
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        out, err = (_Listener(stream or nowhere) for stream in (sys.stdout, sys.stderr))
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                yield
+            finally:
+                out.flush()
+                err.flush()
+
+
+@contextmanager
+def stop_politely() -> Iterator[None]:
+    """Within, a request to end (SIGTERM, as of `kill` and `timeout`) is an exit: what was begun is taken away first."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # no other may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 class _Listener:

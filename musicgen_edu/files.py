@@ -15,6 +15,8 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         OSError: of the fitting kind, with one sentence, where the folder cannot be written or is full.
     """
     path = real_path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe would be gone
+        raise OSError(f"Cannot write {path}, which is a pipe or a device: choose another name.")
     temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_bytes(content)

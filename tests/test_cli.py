@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,6 +140,45 @@ def test_a_reader_that_leaves_stops_the_printing_and_not_the_music(generate_in_a
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait(timeout=600) == 0
     assert soundfile.info(tmp_path / "music.wav").frames == 2 * SAMPLE_RATE
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its shells close no streams")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-", ">/dev/full"])
+def test_streams_that_are_closed_from_the_start(checkpoint, tmp_path, closed):
+    command = f'exec "$0" -m musicgen_edu generate "happy zither" --duration 1 --model "$1" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, checkpoint], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert soundfile.info(tmp_path / "happy-zither.wav").frames == SAMPLE_RATE
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
+def test_what_is_asked_to_end_leaves_no_file(checkpoint, tmp_path):
+    """As by `kill` and `timeout`: the name that was taken is given back."""
+    command = [sys.executable, "-m", "musicgen_edu", "generate", "piano", "--duration=60", "--model", checkpoint]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    while not process.stdout.readline().startswith("projection"):
+        assert process.poll() is None
+    assert os.listdir(tmp_path) == ["piano.wav"]
+    process.terminate()
+    assert process.communicate(timeout=600)[1] == "" and process.returncode == 128 + signal.SIGTERM
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_warning_that_was_made_an_error_is_one_sentence(generate, capsys, monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert generate("happy zither") == 2
+    err = capsys.readouterr().err
+    assert err.startswith('musicgen-edu: The model does not know "zither"') and err.count("\n") == 1
+    assert os.listdir() == []
+
+
+def test_a_model_without_a_name_is_not_the_one_shipped(generate, capsys):
+    """As of `--model "$MODEL"`, where nobody has set it."""
+    assert generate("piano", "--model", "") == 2
+    assert "There is no" in capsys.readouterr().err and os.listdir() == []
 
 
 PROGRAMS = {

@@ -27,6 +27,14 @@ def test_a_name_that_nothing_can_have(tmp_path, name):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(OSError, match="which is a pipe or a device"):
+        write_whole(tmp_path / "pipe.wav", b"")
+    assert (tmp_path / "pipe.wav").is_fifo() and os.listdir(tmp_path) == ["pipe.wav"]
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="choose a folder that exists"):
         write_whole(tmp_path / "no" / "file", b"")

@@ -93,6 +93,13 @@ def test_files_that_cannot_be_used_are_named_and_left_out(data, model, tmp_path)
     soundfile.write(data / "nan.wav", torch.full((400,), torch.nan).numpy(), 400, subtype="FLOAT")
     for name in ("short", "silent", "broken", "empty", "folder", "nan"):
         (data / f"{name}.txt").write_text("a caption")
+    for name, caption in {
+        "dots": "… —",
+        "utf-16": "flute".encode("utf-16"),
+        "latin": "flûte".encode("latin-1"),
+    }.items():
+        write_sound(data / f"{name}.wav")
+        (data / f"{name}.txt").write_bytes(caption if isinstance(caption, bytes) else caption.encode())
     write_sound(data / "wordless.wav")
     write_sound(data / "blank.wav")
     (data / "blank.txt").write_text(" \n")
@@ -102,8 +109,27 @@ def test_files_that_cannot_be_used_are_named_and_left_out(data, model, tmp_path)
     reasons = {name: reason for name, reason in said if reason}
     assert len(clips) == 3
     assert reasons["short.wav"] == "it is shorter than 0.5 s." and reasons["silent.wav"] == "it is silent."
-    assert reasons["wordless.wav"] == reasons["blank.wav"] == "it has no caption."
+    assert reasons["wordless.wav"] == reasons["blank.wav"] == "it has no caption in words, as UTF-8 text."
+    assert {reasons[f"{name}.wav"] for name in ("dots", "utf-16", "latin")} == {reasons["blank.wav"]}
     assert "cannot be read as audio" in reasons["broken.wav"] and set(reasons) > {"empty.wav", "folder.wav", "nan.wav"}
+
+
+def test_captions_of_other_systems_are_read(data, model, tmp_path):
+    """With the mark that some editors write first, and under names in capitals."""
+    (data / "a.txt").write_text("a slow drone", encoding="utf-8-sig")
+    (data / "bb.txt").rename(data / "bb.TXT")
+    clips = read_audio_folder(str(data), model.codec, str(tmp_path / "cache"))
+    assert len(clips) == 3 and clips[0].caption == "a slow drone"
+
+
+def test_a_table_may_name_files_anywhere_and_names_that_no_file_can_have(data, model, tmp_path):
+    write_sound(tmp_path / "elsewhere.wav")
+    names = [tmp_path / "elsewhere.wav", data / "a.wav", "../nowhere.wav", "/nowhere.wav", "x" * 5000, "a\0.wav"]
+    (data / "sounds.CSV").write_text("file,caption\n" + "".join(f'"{name}",slow\n' for name in names))
+    with pytest.warns(UserWarning) as caught:
+        clips = read_audio_folder(data, model.codec, tmp_path / "cache")
+    assert len(clips) == 2 and len(caught) == 4
+    assert all("is left out: there is no such file." in str(warning.message) for warning in caught)
 
 
 def test_a_sound_that_is_there_twice_is_encoded_once(data, model, tmp_path):
@@ -369,6 +395,8 @@ def test_bad_files_are_named_and_the_rest_is_learned(checkpoint, data, tmp_path,
         (["--from", "tiny", "--data", "data", "--keep", "nowhere.txt"], "nowhere.txt: no such file or directory"),
         (["--from", "tiny", "--data", "data", "--rank", "0"], "steps, rank and batch must be at least 1"),
         (["--from", "tiny", "--data", "data", "--learning-rate", "nan"], "learning rate must be more than 0"),
+        (["--from", "tiny", "--data", "data", "--learning-rate", "0"], "learning rate must be more than 0"),
+        (["--from", "tiny", "--data", "data", "--learning-rate", "-0.0"], "learning rate must be more than 0"),
         (["--from", "tiny", "--data", "data", "--seconds", "-1"], "seconds and the learning rate"),
     ],
 )

@@ -17,7 +17,7 @@ from types import ModuleType
 from tqdm import tqdm
 
 import musicgen_edu
-from musicgen_edu._arguments import Parser, outlive_readers
+from musicgen_edu._arguments import Parser, outlive_readers, stop_politely
 from musicgen_edu.cli.generate import EXAMPLES, add_generate
 
 # Commands whose own module reads the rest of the line, imported only when it is used: (module, its extra, summary).
@@ -27,7 +27,8 @@ DELEGATED = {
     "evaluate": ("musicgen_edu.listening.evaluation", "train", "measure how well the model follows its prompt"),
 }
 
-USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError, FloatingPointError)
+# Warnings are errors where -W error or PYTHONWARNINGS makes them so.
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError, FloatingPointError, Warning)
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a prompt's letters shows question marks
-    with outlive_readers(), warnings.catch_warnings():
+    with outlive_readers(), stop_politely(), warnings.catch_warnings():
         warnings.showwarning = _show_warning
         args, rest = _parser().parse_known_args(argv)
         try:

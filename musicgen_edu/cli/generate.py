@@ -66,7 +66,7 @@ def _generate(args: argparse.Namespace) -> int:
         raise ValueError("give a prompt, in quotes, or --unconditional for music without one")
     title = args.prompt or ""
     check_output(args.output or Path(f"{slug(title)}.wav"))
-    if args.model:
+    if args.model is not None:  # an empty name is none
         model = musicgen_edu.MusicGen.from_pretrained(args.model)
     else:
         model = musicgen_edu.create_musicgen_model("tiny")

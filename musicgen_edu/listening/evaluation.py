@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 <= args.seed < 2**32:
         parser.error("the seed must be from 0 to 2**32 − 1")
     training_codes = read_training_codes(args.training_codes) if args.training_codes else []
-    model = MusicGen.from_pretrained(args.model) if args.model else create_musicgen_model("tiny")
+    model = MusicGen.from_pretrained(args.model) if args.model is not None else create_musicgen_model("tiny")
     _check(model, plan)
     Renderer()  # what it lacks is said before a folder is made
     args.output.mkdir(parents=True, exist_ok=True)

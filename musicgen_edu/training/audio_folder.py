@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from musicgen_edu._checks import check_path
 from musicgen_edu.audio import load_audio
 from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.codec import Codec
@@ -33,7 +35,7 @@ class CaptionedCodes:
     codes: Int[Tensor, "codebooks frames"]
 
 
-def read_audio_folder(folder: Path, codec: Codec, cache: Path) -> list[CaptionedCodes]:
+def read_audio_folder(folder: str | os.PathLike, codec: Codec, cache: str | os.PathLike) -> list[CaptionedCodes]:
     """Encode every audio file of `folder` that has a caption; files that cannot be used are named in a warning.
 
     A caption is a text file beside the audio (`drone.wav`, `drone.txt`), or a line of the folder's one CSV table with
@@ -44,6 +46,7 @@ def read_audio_folder(folder: Path, codec: Codec, cache: Path) -> list[Captioned
         FileNotFoundError: there is no such folder.
         ValueError: no file can be used, or the table is none.
     """
+    folder, cache = check_path(folder), check_path(cache)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: name the folder that holds your audio files.")
     of_codec = fingerprint(codec.state_dict())
@@ -53,7 +56,7 @@ def read_audio_folder(folder: Path, codec: Codec, cache: Path) -> list[Captioned
             key = hashlib.sha256(of_codec.encode() + file.read_bytes()).hexdigest()[:32]
             clips.append(CaptionedCodes(caption, _cached_codes(file, codec, cache / f"{key}.safetensors")))
         except (ValueError, OSError) as error:
-            _leave_out(file.relative_to(folder), str(error))
+            _leave_out(file, folder, str(error))
     if not clips:
         raise ValueError(
             f"{folder} holds no audio file that can be used: put a text file with a caption beside each "
@@ -64,15 +67,14 @@ def read_audio_folder(folder: Path, codec: Codec, cache: Path) -> list[Captioned
 
 def find_captions(folder: Path) -> Iterator[tuple[Path, str]]:
     """Yield each audio file with its caption, in order; what lacks one or the other is named in a warning."""
-    tables = sorted(folder.glob("*.csv"))
+    tables = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".csv")
     if len(tables) > 1:
         raise ValueError(f"{folder} holds more than one CSV table ({tables[0].name}, {tables[1].name}): keep one.")
     for file, caption in _read_table(tables[0]) if tables else _read_sidecars(folder):
-        name = file.relative_to(folder)
-        if not file.is_file():
-            _leave_out(name, "there is no such file.")
-        elif not caption.strip():
-            _leave_out(name, "it has no caption.")
+        if not os.path.isfile(file):  # not Path.is_file, which some names break
+            _leave_out(file, folder, "there is no such file.")
+        elif not any(letter.isalnum() for letter in caption):
+            _leave_out(file, folder, "it has no caption in words, as UTF-8 text.")
         else:
             yield file, " ".join(caption.split())
 
@@ -92,11 +94,20 @@ def _read_table(table: Path) -> Iterator[tuple[Path, str]]:
 def _read_sidecars(folder: Path) -> Iterator[tuple[Path, str]]:
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() in SOUNDS:
-            text = file.with_suffix(".txt")
-            yield file, text.read_text(encoding="utf-8", errors="replace") if text.is_file() else ""
+            texts = (file.with_suffix(suffix) for suffix in (".txt", ".TXT"))
+            yield file, next((_read_caption(text) for text in texts if text.is_file()), "")
 
 
-def _leave_out(name: Path, reason: str) -> None:
+def _read_caption(text: Path) -> str:
+    """What a text file says; nothing where it is no UTF-8, which would be learned as other letters."""
+    try:
+        return text.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark of their own
+    except UnicodeDecodeError:
+        return ""
+
+
+def _leave_out(file: Path, folder: Path, reason: str) -> None:
+    name = file.relative_to(folder) if file.is_relative_to(folder) else file
     warnings.warn(f"{name} is left out: {reason}", stacklevel=3)
 
 

@@ -14,6 +14,7 @@ rehearsal and pseudorehearsal").
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 
 from musicgen_edu._arguments import Parser
+from musicgen_edu._checks import check_path
 from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.model import MusicGen
@@ -61,11 +63,16 @@ class FineTuning:
     @property
     def peak_rate(self) -> float:
         """The learning rate that holds."""
-        return self.learning_rate or LEARNING_RATES["adapters" if self.rank else "all weights"]
+        usual = LEARNING_RATES["adapters" if self.rank else "all weights"]
+        return usual if self.learning_rate is None else self.learning_rate
 
 
 def finetune(
-    model: MusicGen, data: Path, folder: Path, settings: FineTuning | None = None, keep: Sequence[str] = ()
+    model: MusicGen,
+    data: str | os.PathLike,
+    folder: str | os.PathLike,
+    settings: FineTuning | None = None,
+    keep: Sequence[str] = (),
 ) -> None:
     """Teach `model` the clips of `data`, or what is left of that, and save it in `folder`/model.
 
@@ -76,7 +83,7 @@ def finetune(
         ValueError: nothing in `data` can be used, or `folder` holds another training.
         FloatingPointError: the loss or a weight is no number any more; the last good state is kept.
     """
-    settings = settings or FineTuning()
+    settings, folder = settings or FineTuning(), check_path(folder)
     if model.tokenizer is None:
         raise ValueError("This model has no tokenizer, so no caption can be read: put spiece.model into its folder.")
     clips = read_audio_folder(data, model.codec, folder / "codes")
@@ -234,9 +241,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if min(args.steps, args.rank, args.batch) < 1 or not 0 <= args.seed < 2**32:
         parser.error("steps, rank and batch must be at least 1, and the seed from 0 to 2**32 − 1")
-    if not 0 < args.seconds < math.inf or not 0 < (args.learning_rate or 1) < math.inf:
+    if not 0 < args.seconds < math.inf or not 0 < (1 if args.learning_rate is None else args.learning_rate) < math.inf:
         parser.error("seconds and the learning rate must be more than 0")
-    keep = [line.strip() for line in args.keep.read_text(encoding="utf-8").splitlines()] if args.keep else []
+    keep = [line.strip() for line in args.keep.read_text(encoding="utf-8-sig").splitlines()] if args.keep else []
     settings = FineTuning(args.steps, 0 if args.all_weights else args.rank, args.learning_rate, args.seconds,
                           args.batch, seed=args.seed)  # fmt: skip
     model = MusicGen.from_pretrained(SHIPPED if args.start == "tiny" else args.start)
