@@ -30,6 +30,7 @@ LONGEST = 24 * 3600  # seconds of a session: it has to end somewhere
 WINDOW, STRIDE = 20.0, 15.0  # seconds: reading 5 s again must take less time than lies ready
 CHUNK = 0.2  # seconds that are decoded at once
 AHEAD = 0.8  # seconds that lie ready: fewer, and a busy machine falls silent; more, and other words are heard later
+LEAST_AHEAD = 0.4  # towards which that falls, the more times as fast as it plays music is written: beyond twice as fast
 THREAD = "musicgen-edu live"
 PATIENCE = 60.0  # seconds without a word from the listener, after which nobody listens
 
@@ -115,7 +116,7 @@ class LiveSession:
 
 
 class Player:
-    """Plays a session: a thread writes its music, `ahead` seconds before it is heard and no more.
+    """Plays a session: a thread writes its music, `ahead` seconds before it is heard and no more (None: see `AHEAD`).
 
     Whoever has the loudspeakers gets each chunk by `deliver(chunk)` and says by `heard` how far it has played; in
     between the clock is believed. `failed(error)` is called with what went wrong in the thread, TimeoutError where
@@ -127,7 +128,7 @@ class Player:
         session: LiveSession,
         deliver: Callable[[Audio], object],
         failed: Callable[[Exception], object],
-        ahead: float | int = AHEAD,
+        ahead: float | int | None = None,
     ) -> None:
         self.session = session
         self._deliver, self._failed, self._ahead = deliver, failed, ahead
@@ -142,6 +143,13 @@ class Player:
     def speed(self) -> float:
         """Seconds of music that are written in a second of writing; more than 1 is needed."""
         return self._seconds_made / self._seconds_busy if self._seconds_busy else 0.0
+
+    @property
+    def ahead(self) -> float:
+        """Seconds that lie ready: for what other work may take, and the longer, the more slowly music is written."""
+        if self._ahead is not None:
+            return self._ahead
+        return LEAST_AHEAD + (AHEAD - LEAST_AHEAD) * 2 / max(2.0, self.speed)
 
     def start(self) -> None:
         """Begin to write, in the context of who calls this: by it ipykernel knows whom the thread's messages answer."""
@@ -184,7 +192,7 @@ class Player:
                 silence = time.monotonic() - at
                 if silence > PATIENCE:
                     raise TimeoutError("Nobody has listened for a minute, so the music has stopped: press Play again.")
-                too_much = self._seconds_made - self._ahead - seconds - silence * self._plays
+                too_much = self._seconds_made - self.ahead - seconds - silence * self._plays
                 if too_much < 0:
                     return True
                 self._news.wait(too_much + 0.005 if self._plays else PATIENCE)

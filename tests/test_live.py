@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import replace
@@ -172,6 +173,17 @@ def test_a_thread_writes_a_little_ahead_and_no_more(model):
     made, again = listener.seconds, played(LiveSession(model, "piano"), len(listener.chunks))
     assert made < 2.5 + WAIT_SECONDS and listener.player.speed > 0
     assert torch.equal(torch.cat([chunk.waveform for chunk in listener.chunks], dim=2), again)
+
+
+def test_the_faster_music_is_written_the_less_lies_ready(model):
+    player = Player(LiveSession(model, "piano"), print, print)
+    assert player.ahead == live.AHEAD == 0.8, "nothing is known yet"
+    for speed, ahead in ((0.5, 0.8), (2.0, 0.8), (4.0, 0.6), (8.0, 0.5)):
+        player._seconds_made, player._seconds_busy = speed, 1.0
+        assert player.ahead == pytest.approx(ahead)
+    player._seconds_made = math.inf
+    assert player.ahead == live.LEAST_AHEAD
+    assert Player(player.session, print, print, ahead=0.3).ahead == 0.3
 
 
 def test_between_two_reports_the_clock_is_believed(model):

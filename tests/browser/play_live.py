@@ -73,7 +73,7 @@ from musicgen_edu import create_musicgen_model, live
 
 sessions, Session = [], view.LiveSession
 view.LiveSession = lambda *words, **options: sessions.append(Session(*words, **options)) or sessions[-1]
-view.play_live(create_musicgen_model("tiny"), "happy piano melody")"""
+view.play_live(create_musicgen_model("tiny").optimize("int8"), "happy piano melody")"""
 BESIDE = """while not any(session.switches for session in sessions):  # only a message beside this cell ends it
     time.sleep(0.1)
 print("changed beside a running cell")"""
