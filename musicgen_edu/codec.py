@@ -19,10 +19,12 @@ from encodec.quantization import ResidualVectorQuantizer
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from musicgen_edu._checks import check_codes, check_number
 from musicgen_edu.audio import Audio
 from musicgen_edu.config import CodecConfig
+from musicgen_edu.devices import return_freed_memory
 
 # encodec's names on the left, those of transformers' EncodecModel on the right.
 _EXPORT_RULES = (
@@ -152,6 +154,16 @@ class Codec(nn.Module):
         own_names = {_exported_name(name): name for name in self.state_dict()}
         self.load_state_dict({own_names.get(name, name): tensor for name, tensor in tensors.items()}, assign=assign)
 
+    def fold_weight_norm(self) -> None:
+        """Hold each convolution's weight itself, which its length and its direction give anew at every call else.
+
+        The samples stay the same. Training and checkpoints want the two: there is no way back.
+        """
+        for module in self.modules():
+            if is_parametrized(module, "weight"):
+                remove_parametrizations(module, "weight")
+        return_freed_memory()
+
     def __reduce__(self) -> tuple:
         """Let the codec be copied and sent to other processes: torch's parametrised modules refuse to be pickled."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
@@ -190,6 +202,8 @@ def _restore(
 ) -> Codec:
     with torch.device("meta"):
         codec = kind(config)
+    if not any(".parametrizations." in name for name in tensors):
+        codec.fold_weight_norm()
     codec.load_state_dict(tensors, assign=True)
     for name, parameter in codec.named_parameters():
         parameter.requires_grad_(name in trained)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from pathlib import Path
 
 import torch
@@ -61,3 +63,9 @@ def _free_of_container(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
     # Files that the kernel keeps in memory count as used, and leave when the memory is wanted.
     cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     return int(limit.read_text()) - int(used.read_text()) + int(cached["inactive_file"])
+
+
+def return_freed_memory() -> None:
+    """Let the system have what freed tensors held: glibc keeps it, where they lay between others."""
+    if sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)  # other libraries for C have nothing of the kind

@@ -190,14 +190,16 @@ class MusicGen(nn.Module):
 
         "fp32" keeps every weight as it is; "bf16", "int8" and "int4" round them to ever fewer bytes, and the music
         differs as from another seed. None undoes it. Such a model cannot be trained, and it saves its own weights, not
-        the rounded ones. `keep_weights=False` gives its own up, which saves their memory. `compiled=True` has PyTorch
-        compile what stands between the products too: a C++ compiler works for some seconds before the second code.
+        the rounded ones. `keep_weights=False` gives its own up, and folds the codec's, which saves memory.
+        `compiled=True` has a C++ compiler work for some seconds first, and what lies between products is faster too.
 
         Raises:
             ValueError: an unknown rung, weights or a processor that do not allow it, weights that were given up, or
                 nothing to compile with.
         """
         optimize(self.decoder, rung, keep_weights, compiled)
+        if rung is not None and not keep_weights:
+            self.codec.fold_weight_norm()
         return self
 
     def _write_codes(self, request: Request, progress: Progress | None) -> Iterator[Tensor]:

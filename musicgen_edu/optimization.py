@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from musicgen_edu.devices import return_freed_memory
 from musicgen_edu.steps import attend, check_compiler, multiply_packed, run_compiled
 
 GROUP = 32  # weights that share a scale and an offset in int4
@@ -220,6 +221,8 @@ def optimize(decoder: nn.Module, rung: str | None, keep_weights: bool = True, co
             _check(layer, rung)
     for layers in groups:
         _pack(layers, PRODUCTS[rung], keep_weights)
+        if not keep_weights:
+            return_freed_memory()
     for attention in _attentions(decoder).values():
         attention.attend = attend
     if compiled:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from dataclasses import replace
 from itertools import pairwise
 
@@ -164,6 +166,18 @@ def test_what_the_codec_gives_is_ordinary():
         tensor[..., -1] *= 0
     log_mel(waveform[:, 0], 800, n_fft=64, bands=8)
     (waveform * torch.ones(1, requires_grad=True)).sum().backward()
+
+
+@torch.no_grad()
+def test_without_weight_norm_the_sound_is_the_same_and_copies_can_be_made():
+    codec = build(TINY)
+    codes = random_codes(codec.config, 9)
+    wanted, waveform = codec.decode(codes), torch.randn(1, codec.config.channels, 900)
+    wanted_codes = codec.encode(waveform)
+    codec.fold_weight_norm()
+    assert not any("parametrizations" in name for name in codec.state_dict())
+    for folded in (codec, copy.deepcopy(codec), pickle.loads(pickle.dumps(codec))):
+        assert torch.equal(folded.decode(codes), wanted) and torch.equal(folded.encode(waveform), wanted_codes)
 
 
 def test_a_spectrogram_under_inference_mode_spoils_no_later_training():

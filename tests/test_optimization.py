@@ -258,6 +258,8 @@ def test_the_shipped_model_makes_music_with_packed_weights_and_saves_its_own(shi
         again = named_tensors(MusicGen.from_pretrained(tmp_path / "kept"))
         assert all(torch.equal(tensor, again[name]) for name, tensor in named_tensors(shipped).items())
         model.optimize(rung, keep_weights=False)
+        again = copy.deepcopy(model).generate(PROMPTS[0], duration=0.5, seed=3)
+        assert torch.equal(again.waveform, audio.waveform)
         with pytest.raises(ValueError, match="cannot be saved: decoder.* is no tensor of floats with values"):
             model.save_pretrained(tmp_path / "given_up")
         assert not (tmp_path / "given_up").exists()

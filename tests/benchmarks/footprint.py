@@ -42,12 +42,12 @@ def materialise(module: nn.Module) -> nn.Module:
 
 
 def fill(decoder: MusicGenDecoder, codec: Codec) -> None:
-    """Give the decoder its values, packed layer by layer, and the codec's decoder its own."""
+    """Give the decoder its values, packed layer by layer, and the codec's decoder its own, folded."""
     for part in (*decoder.layers, *decoder.lm_heads):
         optimize(nn.ModuleList([materialise(part)]), "int4", keep_weights=False)
     materialise(decoder.embed_tokens), materialise(decoder.layer_norm)
     codec.encoder = None
-    materialise(codec)
+    materialise(codec).fold_weight_norm()
 
 
 def main() -> None:
