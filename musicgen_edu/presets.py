@@ -21,6 +21,7 @@ _SIZES = tuple(field.name for field in fields(DecoderConfig))
 _SETTINGS = tuple(field.name for field in fields(SamplingSettings))
 
 
+@torch.inference_mode(False)  # a model that was made in the midst of listening may be trained after it
 def create_musicgen_model(
     name: str = "tiny",
     *,

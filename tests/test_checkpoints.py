@@ -96,6 +96,29 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path, tensors, monkey
     assert os.listdir(tmp_path) == []
 
 
+def test_a_folder_in_the_way_of_a_file_is_found_before_anything_is_removed(tmp_path, tensors):
+    with writing_folder(tmp_path) as unfinished:
+        write_tensors(unfinished, tensors)
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(IsADirectoryError, match="config.json is a folder"), writing_folder(tmp_path) as unfinished:
+        (unfinished / "config.json").touch()
+        write_tensors(unfinished, tensors, max_shard_size=900)
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="needs a folder on a disk of its own")
+def test_a_disk_of_its_own_can_be_written_to(tensors):
+    """Nothing can be moved there from the folder beside it."""
+    if set(os.listdir("/dev/shm")) & {"model.safetensors"}:
+        pytest.skip("somebody keeps a model there")
+    with writing_folder("/dev/shm") as unfinished:
+        write_tensors(unfinished, tensors)
+    try:
+        assert_equal(read_tensors("/dev/shm"), tensors)
+    finally:
+        os.unlink("/dev/shm/model.safetensors")
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the administrator may write anywhere")
 def test_a_folder_that_cannot_be_written(tmp_path):
     tmp_path.chmod(0o500)

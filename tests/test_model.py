@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import pickle
 import shutil
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from reference import (
@@ -419,6 +421,50 @@ def test_what_could_not_be_opened_again_is_not_saved(model, tmp_path, change):
         changed.save_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
     assert snapshot(tmp_path) == before
+
+
+IMPOSSIBLE = {
+    "stride": {"window": 5.0, "stride": 9.0}, "nan": {"window": math.nan}, "zero": {"window": 0.0, "stride": 0.0},
+    "infinite": {"window": math.inf}, "word": {"window": "9"}, "pattern": {"pattern": "zigzag"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_a_config_that_could_not_be_opened_again_is_not_saved(model, tmp_path, change, unchecked_annotations):
+    changed = copy.deepcopy(model)
+    changed.config = replace(model.config, **change)
+    with pytest.raises(ValueError, match="^This model cannot be saved, since it could not be opened again"):
+        changed.save_pretrained(tmp_path)
+    assert snapshot(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(math.nan, torch.float32), (-math.inf, torch.bfloat16), (1e6, torch.float16)]
+)
+def test_weights_that_are_no_finite_numbers_are_not_saved_over_good_ones(model, tmp_path, value, dtype):
+    model.save_pretrained(tmp_path)
+    before, broken = snapshot(tmp_path), copy.deepcopy(model)
+    broken.decoder.layers[0].fc1.weight.data[0, 0] = value
+    with pytest.raises(ValueError, match="fc1.weight would hold no finite numbers in torch"):
+        broken.save_pretrained(tmp_path, dtype=dtype)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "sampling", [{"top_p": 0.9}, {"top_k": 0}, {"guidance_scale": 0}, {"temperature": np.float32(0.5)}]
+)
+def test_settings_come_back_as_they_were_saved(model, tmp_path, sampling, unchecked_annotations):
+    changed = copy.deepcopy(model)
+    changed.config = replace(model.config, sampling=replace(model.config.sampling, **sampling))
+    changed.save_pretrained(tmp_path)
+    assert MusicGen.from_pretrained(tmp_path).config == changed.config
+
+
+def test_what_is_loaded_or_made_in_inference_mode_can_be_trained(own_folder):
+    with torch.inference_mode():
+        made = MusicGen.from_pretrained(own_folder), create_musicgen_model("tiny", num_layers=1)
+    for model in made:
+        model(torch.zeros(1, 4, 5, dtype=torch.long), *model.tokenizer(["piano"])).sum().backward()
 
 
 def test_weights_that_share_memory_are_saved(model, tmp_path):

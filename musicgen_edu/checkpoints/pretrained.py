@@ -39,6 +39,7 @@ from musicgen_edu.checkpoints.transformers_config import (
 )
 from musicgen_edu.config import MusicGenConfig
 from musicgen_edu.devices import check_memory, find_device
+from musicgen_edu.patterns import pattern_of
 from musicgen_edu.projection import check_widths
 from musicgen_edu.tokenizer import Tokenizer
 
@@ -71,20 +72,30 @@ def write_model(
     """Write a MusicGen as `MusicGen.save_pretrained` describes it; `limits` is its `max_shard_size`."""
     _check_precision(dtype)
     check_widths(model.config.text_encoder.hidden_size, model.config.decoder)  # the format cannot say a mismatch
-    config, tensors = to_transformers(model.config), named_tensors(model)
-    _check_writable(model.config, tensors)
+    make = {"config": to_transformers, "generation_config": generation_config}
+    make["preprocessor_config"] = feature_extractor_config
+    files, tensors = {name: describe(model.config) for name, describe in make.items()}, named_tensors(model)
     dtypes = {name: torch.float32 if name.startswith("audio_encoder.") else dtype for name in tensors}
+    _check_writable(model.config, files, tensors, dtypes)
     with writing_folder(folder) as unfinished:
-        write_json(unfinished / "config.json", config)
-        write_json(unfinished / "generation_config.json", generation_config(model.config))
-        write_json(unfinished / "preprocessor_config.json", feature_extractor_config(model.config))
+        for name, content in files.items():
+            write_json(unfinished / f"{name}.json", content)
         if model.tokenizer is not None:
             model.tokenizer.save_pretrained(unfinished)
         write_tensors(unfinished, tensors, dtypes=dtypes, **limits)
 
 
-def _check_writable(config: MusicGenConfig, tensors: dict[str, Tensor]) -> None:
-    """Refuse, before a file is touched, what the reader would refuse: a part was wrapped, replaced or quantised."""
+def _check_writable(
+    config: MusicGenConfig, files: dict[str, dict], tensors: dict[str, Tensor], dtypes: dict[str, torch.dtype]
+) -> None:
+    """Refuse, before a file is touched, what the reader would refuse, and what no music comes of.
+
+    A setting is impossible, a part was wrapped, replaced or quantised, a weight is no finite number (any more).
+    """
+    try:
+        pattern_of(from_transformers(*files.values()))
+    except ValueError as error:
+        raise ValueError(f"This model cannot be saved, since it could not be opened again. {error}") from error
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor) or tensor.is_meta or not tensor.dtype.is_floating_point:
             raise ValueError(f"This model cannot be saved: {name} is no tensor of floats with values (any more).")
@@ -92,8 +103,12 @@ def _check_writable(config: MusicGenConfig, tensors: dict[str, Tensor]) -> None:
         check_tensors(expected_shapes(config), {name: tuple(each.shape) for name, each in tensors.items()}, "The model")
     except CheckpointError as error:
         raise ValueError(f"This model cannot be saved, a part of it was wrapped or replaced. {error}") from error
+    for name, tensor in tensors.items():
+        if not tensor.to(dtypes[name]).isfinite().all():
+            raise ValueError(f"This model cannot be saved: {name} would hold no finite numbers in {dtypes[name]}.")
 
 
+@torch.inference_mode(False)  # a model that was loaded in the midst of listening may be trained after it
 def read_model(
     build: Callable[[MusicGenConfig, Tokenizer | None], nn.Module],
     source: str | os.PathLike,

@@ -166,21 +166,26 @@ def writing_folder(folder: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary folder to write into; its files move into `folder` only when all of them are complete.
 
     Weights of an earlier checkpoint in `folder` are replaced; other files stay, and so does what a link in it leads to.
+    It lies inside, since what is beside may be another disk, or not be ours to write to.
     Raises OSError where it cannot write, ValueError where nothing can have such a name.
     """
     folder = real_path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
     try:
         yield temporary
-        folder.mkdir(exist_ok=True)
         written = sorted(temporary.iterdir())
+        if in_the_way := [file.name for file in written if (folder / file.name).is_dir()]:
+            raise IsADirectoryError(f"In {_quote(folder)} {in_the_way[0]} is a folder: save into another folder.")
         for name in _earlier_weights(folder) - {file.name for file in written}:
             (folder / name).unlink()
         for file in written:
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _earlier_weights(folder: Path) -> set[str]:

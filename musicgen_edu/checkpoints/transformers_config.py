@@ -131,6 +131,7 @@ def generation_config(config: MusicGenConfig) -> Json:
     own = config.sampling
     if own.temperature > 0:
         sampling = {"do_sample": True, "temperature": own.temperature, "top_k": own.top_k}
+        sampling |= {"top_p": own.top_p} if own.top_p != 1 else {}
     return {
         "bos_token_id": special_token,
         "decoder_start_token_id": special_token,
@@ -246,7 +247,7 @@ def _count_codebooks(given: Json, codec: CodecConfig) -> int:
 
 def _read_sampling(generation: Json) -> Json:
     settings = {}
-    for name, kind in (("guidance_scale", float), ("temperature", float), ("top_k", int)):
+    for name, kind in (("guidance_scale", float), ("temperature", float), ("top_k", int), ("top_p", float)):
         value = generation.get(name)
         if value is not None:
             settings[name] = checked(f"generation_config.json has {name}", value, kind)
