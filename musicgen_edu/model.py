@@ -39,9 +39,8 @@ Melody = Float[Tensor, "batch columns bins"]  # 1 for the loudest tone of each c
 class MusicGen(nn.Module):
     """A whole MusicGen, with random weights until a checkpoint is loaded.
 
-    `text_encoder`, `projection` (None where the widths are equal), `melody_projection` (None where no melody is heard),
-    `decoder` and `codec` are its modules.
-    `preflight=False` builds even parts that do not fit, so that PyTorch's own error can be met.
+    Its modules are `text_encoder`, `projection` (None where widths are equal), `melody_projection` (None without melody),
+    `decoder` and `codec`. `preflight=False` builds even parts that do not fit, to meet PyTorch's own error.
 
     Raises:
         WidthMismatchError: the text encoder and the decoder do not fit.
@@ -160,8 +159,7 @@ class MusicGen(nn.Module):
         request = read_request(self.config, prompt, duration, window=window, stride=stride, **given, **settings)
         codes = torch.cat(list(self._write_codes(request, progress)), dim=2)
         windows = codes.split(request.window, dim=2)
-        whole = len(windows) == 1
-        parts = [self.decode(codes)] if whole else self.decode_chunks(windows, request.frames, request.window)
+        parts = self.decode_chunks(windows, request.frames, request.window) if windows[1:] else [self.decode(codes)]
         return Audio(torch.cat(list(parts), dim=2), self.config.codec.sample_rate, codes=codes, prompts=request.prompts)
 
     def stream(
