@@ -39,7 +39,7 @@ Melody = Float[Tensor, "batch columns bins"]  # 1 for the loudest tone of each c
 class MusicGen(nn.Module):
     """A whole MusicGen, with random weights until a checkpoint is loaded.
 
-    Its modules are `text_encoder`, `projection` (None where widths are equal), `melody_projection` (None without melody),
+    Its modules are `text_encoder`, `projection` (None for equal widths), `melody_projection` (None without melody),
     `decoder` and `codec`. `preflight=False` builds even parts that do not fit, to meet PyTorch's own error.
 
     Raises:
