@@ -819,6 +819,7 @@ def test_options_change_the_recipe_that_is_named(monkeypatch, tmp_path):
         ["--steps", "-1"],
         ["--recipe", "progressions"],
         ["--recipe", "highs"],
+        ["--recipe", "clear"],
     ],
 )
 def test_bad_options_end_in_a_sentence(options, capsys):

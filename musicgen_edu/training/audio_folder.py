@@ -47,7 +47,7 @@ def read_audio_folder(folder: str | os.PathLike, codec: Codec, cache: str | os.P
         ValueError: no file can be used, or the table is none.
     """
     folder, cache = check_path(folder), check_path(cache)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise FileNotFoundError(f"There is no folder {folder}: name the folder that holds your audio files.")
     of_codec = fingerprint(codec.state_dict())
     clips = []

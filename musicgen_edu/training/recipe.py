@@ -1,10 +1,11 @@
 """`musicgen-edu train`: the whole way from nothing to a model that `musicgen-edu generate --model FOLDER` plays.
 
-Six stages, each kept in the run's folder and not done twice: tokenizer, codec, codes, captions, decoder, export. Four
+Six stages, each kept in the run's folder and not done twice: tokenizer, codec, codes, captions, decoder, export. Five
 recipes go on from a trained model: "mode" with the decoder's heads in place of captions, "progressions", "highs" with
-the codec's decoder alone, and "contrast" with what the decoder says itself when captions are contrasted. A GPU is used
-where there is one. With several processes (`torchrun --nproc-per-node 2 -m musicgen_edu.training.recipe …`, on CPUs as
-on GPUs) each trains on batches of its own, and they share what they learn.
+the codec's decoder alone, "contrast" with what the decoder says itself when captions are contrasted, and "clear" with
+the codec's decoder behind codes that the decoder draws. A GPU is used where there is one. With several processes
+(`torchrun --nproc-per-node 2 -m musicgen_edu.training.recipe …`, on CPUs as on GPUs) each trains on batches of its own,
+and they share what they learn.
 """
 
 from __future__ import annotations
@@ -27,10 +28,18 @@ from musicgen_edu.tokenizer import Tokenizer, train_tokenizer
 from musicgen_edu.training.data import ClipGroup, cached_codes, save_samples
 from musicgen_edu.training.loop import claim, create_accelerator
 from musicgen_edu.training.recipes import GO_ON, RECIPES, Recipe
-from musicgen_edu.training.stages import train_codec, train_contrast, train_decoder, train_heads, train_to_read
+from musicgen_edu.training.stages import (
+    scale_heads,
+    train_codec,
+    train_contrast,
+    train_decoder,
+    train_heads,
+    train_redrawn,
+    train_to_read,
+)
 
 STEPS = ("codec_warmup_steps", "codec_steps", "sharpen_steps", "adversarial_steps", "caption_steps", "aim_steps",
-         "decoder_steps", "contrast_steps")  # fmt: skip
+         "decoder_steps", "contrast_steps", "redrawn_steps")  # fmt: skip
 
 
 def train(recipe: Recipe, folder: Path, start: Path | None = None) -> MusicGen:
@@ -66,6 +75,10 @@ def train(recipe: Recipe, folder: Path, start: Path | None = None) -> MusicGen:
     train_decoder(model, recipe, groups, folder / "decoder", accelerator, from_nothing=not start)
     if recipe.contrast_steps:
         train_contrast(model, recipe, groups, folder / "contrast", accelerator)
+    if recipe.head_scales:
+        scale_heads(model, recipe.head_scales)
+    if recipe.redrawn_steps:
+        train_redrawn(model, recipe, folder / "redrawn", accelerator)
     if accelerator.is_main_process:
         model.save_pretrained(folder / "model", dtype=torch.bfloat16)
         save_samples(folder / "data", groups[0][1])
@@ -83,7 +96,8 @@ def _open(start: Path) -> MusicGen:
 
 def _claim(folder: Path, recipe: Recipe, start: MusicGen | None) -> None:
     """Note what the folder's music and codes are made from, and refuse a folder in which that is something else."""
-    later = ("caption_", "aim_", "decoder_", "sharpen_", "adversarial_", "contrast_", "save_every")
+    later = ("caption_", "aim_", "decoder_", "sharpen_", "adversarial_", "contrast_", "redrawn_",
+             "head_scales", "save_every")  # fmt: skip
     made_from = {name: value for name, value in asdict(recipe).items() if not name.startswith(later)}
     made_from["start"] = fingerprint(named_tensors(start)) if start else None
     claim(folder / "recipe.json", made_from)

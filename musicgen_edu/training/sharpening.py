@@ -55,8 +55,7 @@ class SharpenObjective(nn.Module):
         """The loss and its parts: error against signal, distances as heard in dB, of partials and of loud highs."""
         with torch.autocast(waveform.device.type, enabled=False):
             rebuilt = self._rebuild(waveform)
-            losses = self._distances(rebuilt, waveform)
-            losses["narrow"], losses["wide"] = loud_distances(rebuilt, waveform, self.codec.config.sample_rate)
+            losses = self._distances(rebuilt, waveform) | self._loud_distances(rebuilt, waveform)
         loss = sum(weight * losses[name] for name, weight in WEIGHTS.items())
         return {"loss": loss, **_figures(losses)}
 
@@ -71,6 +70,10 @@ class SharpenObjective(nn.Module):
             "heard": heard_distance(rebuilt, waveform, self.codec.config.sample_rate),
             "partials": partials_distance(rebuilt, waveform),
         }
+
+    def _loud_distances(self, rebuilt: Tensor, waveform: Tensor) -> dict[str, Tensor]:
+        narrow, wide = loud_distances(rebuilt, waveform, self.codec.config.sample_rate)
+        return {"narrow": narrow, "wide": wide}
 
 
 class AdversarialObjective(SharpenObjective):

@@ -1,9 +1,9 @@
-"""The stages of a recipe, in order: the codec, reading captions, the decoder's heads, the decoder, contrast."""
+"""The stages of a recipe, in order: codec, captions, the decoder's heads, decoder, contrast, redrawn codes."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,12 +24,15 @@ from musicgen_edu.training.data import cached_waveforms, compose_clip, to_float
 from musicgen_edu.training.decoder import Batch, CaptionObjective, DecoderObjective, draw_batch, word_captions
 from musicgen_edu.training.loop import fit
 from musicgen_edu.training.recipes import Recipe
+from musicgen_edu.training.redrawn import RedrawnObjective, cached_redrawn_codes, draw_pairs
 from musicgen_edu.training.sharpening import AdversarialObjective, SharpenObjective
 
 Group = tuple[float, CodedClips]  # the share of the batches, and their clips
 # How often the codec's decoder hears an instrument, where it is not once: those that it blurred. A music box is in a
 # third of the draws (RUNS.md, round nine).
 BLURRED = {"music box": 6.0, "synth": 2.0, "acoustic guitar": 1.7, "piano": 1.5}
+# The same for those that it blurs behind the model's own codes.
+UNCLEAR = {"music box": 3.0, "synth": 2.0, "acoustic guitar": 1.7, "organ": 1.5, "piano": 1.2}
 
 
 def train_codec(
@@ -166,5 +169,28 @@ def train_contrast(
         return pair(step, process, groups, "real"), pair(step, process, own, "own")
 
     fit(ContrastObjective(model), batch, steps=recipe.contrast_steps, learning_rate=recipe.contrast_learning_rate,
+        folder=folder, accelerator=accelerator, seed=recipe.seed, save_every=recipe.save_every)  # fmt: skip
+    model.cpu().eval()
+
+
+@torch.no_grad()
+def scale_heads(model: MusicGen, scales: Sequence[float]) -> None:
+    """Multiply the scores of each codebook, as a temperature of its own would divide them.
+
+    The first codebook says what is played, the others how it sounds: there a likely code is better than another one.
+    """
+    for head, scale in zip(model.decoder.lm_heads, scales, strict=True):
+        head.weight.mul_(scale)
+
+
+def train_redrawn(model: MusicGen, recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
+    """Teach the codec's decoder to play the codes that the model draws in place of the encoder's."""
+    with accelerator.main_process_first():
+        samples = cached_waveforms(folder.parent / "codec" / "waveforms.safetensors", 250, recipe.codec_clips)
+        codes = cached_redrawn_codes(folder / "codes.safetensors", samples, model, recipe.seed)
+    shares = [UNCLEAR.get(compose_clip(250, seed).attributes.instrument, 1.0) for seed in range(len(samples))]
+    hop = model.config.codec.hop_length
+    pairs = draw_pairs(samples, codes, shares, hop, recipe.codec_segment, recipe.codec_batch, recipe.seed)
+    fit(RedrawnObjective(model.codec), pairs, steps=recipe.redrawn_steps, learning_rate=recipe.redrawn_learning_rate,
         folder=folder, accelerator=accelerator, seed=recipe.seed, save_every=recipe.save_every)  # fmt: skip
     model.cpu().eval()
