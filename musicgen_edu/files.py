@@ -15,7 +15,8 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         OSError: of the fitting kind, with one sentence, where the folder cannot be written or is full.
     """
     path = real_path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe would be gone
+    # A device or a pipe would be gone. (Path's own exists() raises where a name is too long.)
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise OSError(f"Cannot write {path}, which is a pipe or a device: choose another name.")
     temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")
     try:

@@ -244,7 +244,7 @@ def _train_unigram(lines: list[str], vocab_size: int) -> bytes:
 def _read(model_file: str | os.PathLike) -> bytes:
     if not isinstance(model_file, str | os.PathLike):
         raise TypeError(f"A tokenizer is read from a file's path, or from bytes, not from {model_file!r}.")
-    if not Path(model_file).is_file():
+    if not os.path.isfile(model_file):
         raise FileNotFoundError(f"There is no tokenizer file {model_file}: give the path of a spiece.model.")
     return Path(model_file).read_bytes()
 

@@ -339,3 +339,14 @@ def test_the_table_of_names_is_that_of_the_models_themselves(config):
     with torch.device("meta"):
         model = MusicGen(config)
     assert dict(expected_shapes(config)) == shapes(named_tensors(model))
+
+
+def test_a_name_that_is_too_long_is_no_folder_and_none_can_be_made(model, tmp_path):
+    folder = tmp_path / ("long" * 100)
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
+        MusicGen.from_pretrained(folder)
+    with pytest.raises(OSError, match=r"^No folder .* can be made \(File name too long\): choose another one\.$"):
+        model.save_pretrained(folder)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"can be made \(Not a directory\): choose another one\.$"):
+        model.save_pretrained(tmp_path / "file" / "model")

@@ -51,7 +51,7 @@ class CheckpointError(ValueError):
 def read_json(path: str | os.PathLike) -> Json:
     """Read one JSON object. Raises FileNotFoundError where there is none, CheckpointError where it is damaged."""
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # which says no, where Path's raises for a name that is too long
         raise FileNotFoundError(f"There is no file {path.name} in {_quote(path.parent)}: give a checkpoint's folder.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -70,7 +70,7 @@ def read_config(folder: str | os.PathLike, model_types: tuple[str, ...]) -> Json
         CheckpointError: the config is damaged, or describes no model of these types.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise FileNotFoundError(f"There is no folder {_quote(folder)}: give the folder of a checkpoint.")
     config = read_json(folder / "config.json")
     found = " ".join(str(config.get("model_type", "model of an unknown type")).split())[:40]
@@ -170,8 +170,11 @@ def writing_folder(folder: str | os.PathLike) -> Iterator[Path]:
     Raises OSError where it cannot write, ValueError where nothing can have such a name.
     """
     folder = real_path(folder)
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    is_new = not os.path.exists(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"No folder {_quote(folder)} can be made ({error.strerror}): choose another one.") from error
     temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
     try:
         yield temporary
@@ -236,7 +239,7 @@ def _bytes(size: int | str) -> int:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[safe_open]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # which says no, where Path's raises for a name that is too long
         raise FileNotFoundError(f"The weights {path.name} are missing in {_quote(path.parent)}: copy all of it.")
     try:
         with safe_open(path, framework="pt") as file:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def check(students: int) -> None:
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
     """Open a notebook. Raises FileNotFoundError where there is none, ValueError where it is something else."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no notebook {path}; name one, as in notebooks/00_text_to_music.ipynb")
     try:
         return nbformat.read(path, as_version=4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -92,7 +93,7 @@ def _only(run: Callable, command: Parser) -> Callable:
 
 
 def _lab(args: argparse.Namespace) -> int:
-    if not args.folder.is_dir():
+    if not os.path.isdir(args.folder):
         raise FileNotFoundError(f"there is no folder {args.folder}; name the folder of the notebooks")
     _import("jupyterlab.labapp", "notebooks").main([str(args.folder), *["--no-browser"] * args.no_browser])
     return 0

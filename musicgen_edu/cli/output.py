@@ -55,9 +55,9 @@ def check_output(output: Path) -> None:
     """Refuse before the music is made what could not be written after."""
     if output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"the output's name must end in {', '.join(SUFFIXES)}, not as in {output.name!r}")
-    if output.is_dir():
+    if os.path.isdir(output):
         raise IsADirectoryError(f"{output} is a folder; name a file")
-    if not output.parent.is_dir():
+    if not os.path.isdir(output.parent):
         raise FileNotFoundError(f"there is no folder {output.parent} to write {output.name} into; make it first")
     if not os.access(output.parent, os.W_OK):
         raise PermissionError(f"the folder {output.parent} cannot be written to; choose another with --output")
