@@ -226,8 +226,8 @@ def shipped() -> MusicGen:
     return create_musicgen_model("tiny")
 
 
-# The share of greedy tokens that stay, and the root mean square of the logits' error (their spread is about 5.7).
-SHIPPED_BOUNDS = {"fp32": (1.0, 1e-4), "bf16": (0.97, 0.06), "int8": (0.97, 0.15), "int4": (0.87, 1.0)}
+# The share of greedy tokens that stay, and the root mean square of the logits' error (their spread is about 9.9).
+SHIPPED_BOUNDS = {"fp32": (1.0, 1e-4), "bf16": (0.97, 0.1), "int8": (0.97, 0.25), "int4": (0.87, 1.7)}
 
 
 @torch.no_grad()

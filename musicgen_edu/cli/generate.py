@@ -19,7 +19,7 @@ from musicgen_edu.cli.output import SUFFIXES, check_output, reserved, slug
 
 EXAMPLES = """\
 examples:
-  musicgen-edu generate "loud happy piano arpeggio, fast" --seed 4
+  musicgen-edu generate "loud happy piano arpeggio, fast" --seed 1
   musicgen-edu generate "peaceful piano melody" --seed 3
   musicgen-edu generate "happy marimba, fast, with drums" --duration 12 --seed 3
   musicgen-edu generate "sad strings, slow chords" --guidance 4 --output strings.wav
