@@ -30,7 +30,7 @@ LONGEST = 24 * 3600  # seconds of a session: it has to end somewhere
 WINDOW, STRIDE = 20.0, 15.0  # seconds: reading 5 s again must take less time than lies ready
 CHUNK = 0.2  # seconds that are decoded at once
 AHEAD = 0.8  # seconds that lie ready: fewer, and a busy machine falls silent; more, and other words are heard later
-LEAST_AHEAD = 0.4  # towards which that falls, the more times as fast as it plays music is written: beyond twice as fast
+LEAST_AHEAD = 0.4  # to which that falls where music is written far more than twice as fast as it plays
 THREAD = "musicgen-edu live"
 PATIENCE = 60.0  # seconds without a word from the listener, after which nobody listens
 

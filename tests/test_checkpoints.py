@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -345,8 +346,18 @@ def test_a_name_that_is_too_long_is_no_folder_and_none_can_be_made(model, tmp_pa
     folder = tmp_path / ("long" * 100)
     with pytest.raises(FileNotFoundError, match="There is no folder"):
         MusicGen.from_pretrained(folder)
-    with pytest.raises(OSError, match=r"^No folder .* can be made \(File name too long\): choose another one\.$"):
+    with pytest.raises(OSError, match=r"^Nothing can be written into .* \(File name too long\): choose another one\.$"):
         model.save_pretrained(folder)
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError, match=r"can be made \(Not a directory\): choose another one\.$"):
+    with pytest.raises(NotADirectoryError, match=r"^Nothing .* \(Not a directory\): choose another one\.$"):
         model.save_pretrained(tmp_path / "file" / "model")
+
+
+def test_a_folder_that_lets_nobody_write_is_told_in_words(model, tmp_path, monkeypatch):
+    def refuse(*args: object, **options: object) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)  # the administrator, who may run this, could write anywhere
+    with pytest.raises(PermissionError, match=r"^Nothing .* \(Permission denied\): choose another one\.$"):
+        model.save_pretrained(tmp_path)
+    assert not os.listdir(tmp_path)

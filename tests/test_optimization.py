@@ -226,8 +226,8 @@ def shipped() -> MusicGen:
     return create_musicgen_model("tiny")
 
 
-# The share of greedy tokens that stay, and the root mean square of the logits' error (their spread is about 9.9).
-SHIPPED_BOUNDS = {"fp32": (1.0, 1e-4), "bf16": (0.97, 0.1), "int8": (0.97, 0.25), "int4": (0.87, 1.7)}
+# The share of greedy tokens that stay, and the root mean square of the logits' error, as a share of their spread.
+SHIPPED_BOUNDS = {"fp32": (1.0, 1e-5), "bf16": (0.97, 0.008), "int8": (0.97, 0.02), "int4": (0.87, 0.15)}
 
 
 @torch.no_grad()
@@ -241,7 +241,7 @@ def test_the_shipped_model_keeps_its_greedy_tokens(shipped, rung):
     valid = model.pattern.mask(codes.shape[2])[:, 1:].expand(3, -1, -1)
     wanted = model.decoder(columns, condition)
     logits = step_by_step(model.optimize(rung).decoder, columns, condition)
-    assert (logits - wanted).square().mean().sqrt() < error
+    assert (logits - wanted).square().mean().sqrt() < error * wanted.std()
     best, other = (apply_guidance(*scores.chunk(2), 3).argmax(dim=-1)[valid] for scores in (wanted, logits))
     assert (best == other).float().mean() >= share
 

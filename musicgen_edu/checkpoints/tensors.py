@@ -173,9 +173,10 @@ def writing_folder(folder: str | os.PathLike) -> Iterator[Path]:
     is_new = not os.path.exists(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
     except OSError as error:
-        raise type(error)(f"No folder {_quote(folder)} can be made ({error.strerror}): choose another one.") from error
-    temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+        reason = f"Nothing can be written into the folder {_quote(folder)} ({error.strerror})"
+        raise type(error)(f"{reason}: choose another one.") from error
     try:
         yield temporary
         written = sorted(temporary.iterdir())
