@@ -31,9 +31,11 @@ music: $(VENV)/installed-music  ## generate a WAV: make music PROMPT="happy mari
 lab: $(VENV)/installed-lab  ## open JupyterLab on the notebooks
 	@$(BIN)/musicgen-edu lab
 
+# Two files or notebooks at once; what is in one stays together and in order.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 # Every notebook is run, and each of its outputs compared with the stored one.
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with=tests/nbval_sanitize.cfg
-COMPARE = $(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
+COMPARE := $(PYTEST) $(NBVAL) $(NOTEBOOKS)
 
 # What the linter reads; notebooks have a layout of their own.
 SOURCES := musicgen_edu tests .ci
@@ -43,13 +45,13 @@ test: $(VENV)/installed-test  ## lint, then run all tests
 		"On Debian or Ubuntu: sudo apt install fluidsynth fluid-soundfont-gm"
 	$(BIN)/python -m ruff check $(SOURCES)
 	$(BIN)/python -m ruff format --check $(SOURCES)
-	$(BIN)/python -m pytest $(NBVAL) tests notebooks
+	OMP_NUM_THREADS=1 $(PYTEST) $(NBVAL) tests notebooks
 
 # Seeds of the random tests that are drawn: make random-tests TIMES=5
 TIMES ?= 50
 
 random-tests: $(VENV)/installed-test  ## run the random tests 50 times over, each time on other examples
-	@for seed in $$(seq $(TIMES)); do $(BIN)/python -m pytest tests -q -m hypothesis --hypothesis-profile=random \
+	@for seed in $$(seq $(TIMES)); do OMP_NUM_THREADS=1 $(PYTEST) tests -q -m hypothesis --hypothesis-profile=random \
 		--hypothesis-seed=$$seed || exit 1; done
 
 notebooks: $(VENV)/installed-lab  ## run all notebooks again and store their outputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test waits for a network
 
@@ -21,7 +22,9 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import musicgen_edu  # noqa: E402, F401  (first of all: it keeps transformers importable beside a CPU-only torch)
+from musicgen_edu.composer.captions import caption  # noqa: E402
 from musicgen_edu.composer.render import Renderer  # noqa: E402
+from musicgen_edu.composer.score import ALL_ATTRIBUTES  # noqa: E402
 from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, TextEncoderConfig  # noqa: E402
 from musicgen_edu.model import MusicGen  # noqa: E402
 from musicgen_edu.tokenizer import Tokenizer, train_tokenizer  # noqa: E402
@@ -52,6 +55,13 @@ def captions() -> list[str]:
 def tokenizer(captions, tmp_path_factory) -> Tokenizer:
     """A tokenizer trained on `captions`."""
     return train_tokenizer(captions, tmp_path_factory.mktemp("tokenizer") / "spiece.model")
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer(tmp_path_factory) -> Tokenizer:
+    """A tokenizer of the composer's own captions."""
+    texts = [caption(ALL_ATTRIBUTES[seed % 720], random.Random(seed)) for seed in range(1_500)]
+    return train_tokenizer(texts, tmp_path_factory.mktemp("words") / "spiece.model")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
-from test_training import TINY_RECIPE, assert_equal_weights, contrast_model, real_tokenizer  # noqa: F401
+from tiny_recipe import TINY_RECIPE, assert_equal_weights, tiny_model
 
 from musicgen_edu.codec import Codec
 from musicgen_edu.config import SamplingSettings
@@ -21,9 +21,9 @@ pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture
-def heard(real_tokenizer) -> tuple[DecoderObjective, Batch]:  # noqa: F811
+def heard(real_tokenizer) -> tuple[DecoderObjective, Batch]:
     """A small decoder whose scores differ from code to code, and two clips."""
-    model = contrast_model(real_tokenizer)
+    model = tiny_model(real_tokenizer)
     with torch.no_grad():
         for head in model.decoder.lm_heads:
             head.weight.mul_(20)

@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
+from tiny_recipe import TINY_RECIPE, assert_equal_weights, tiny_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,12 +28,11 @@ from musicgen_edu.composer.compose import LEAD_IN, chord_eighths
 from musicgen_edu.composer.samples import CodedClips, shipped_clips, shipped_codes
 from musicgen_edu.composer.score import ALL_ATTRIBUTES, INSTRUMENTS, VALUES, Piece, is_held_out
 from musicgen_edu.conditioning import Condition
-from musicgen_edu.config import CodecConfig, DecoderConfig, MusicGenConfig, SamplingSettings, TextEncoderConfig
+from musicgen_edu.config import CodecConfig, MusicGenConfig, SamplingSettings
 from musicgen_edu.decoder import DecoderCache
 from musicgen_edu.generation import generate_codes
 from musicgen_edu.model import MusicGen
 from musicgen_edu.patterns import create_pattern
-from musicgen_edu.tokenizer import train_tokenizer
 from musicgen_edu.training import loop, recipe
 from musicgen_edu.training.aim import aimed_heads, mode_directions
 from musicgen_edu.training.codec import CodecObjective
@@ -123,12 +123,6 @@ def run():
 
 def logged_steps(folder: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (folder / loop.LOG_FILE).read_text().splitlines()]
-
-
-def assert_equal_weights(one: nn.Module, other: nn.Module) -> None:
-    assert one.state_dict().keys() == other.state_dict().keys()
-    for name, tensor in one.state_dict().items():
-        assert torch.equal(tensor, other.state_dict()[name]), f"{name} differs"
 
 
 # The loop
@@ -486,13 +480,6 @@ def coded_clips() -> list[tuple[float, CodedClips]]:
     return [(0.75, clips(10, 32)), (0.25, clips(20, 32))]
 
 
-@pytest.fixture(scope="module")
-def real_tokenizer(tmp_path_factory):
-    """A tokenizer of the composer's own captions."""
-    texts = [caption(ALL_ATTRIBUTES[seed % 720], random.Random(seed)) for seed in range(1_500)]
-    return train_tokenizer(texts, tmp_path_factory.mktemp("words") / "spiece.model")
-
-
 def test_batches_are_a_function_of_their_seed(coded_clips, real_tokenizer):
     one, same, other = (draw_batch(coded_clips, 80, real_tokenizer, seed) for seed in ("0 5 0", "0 5 0", "0 5 1"))
     assert torch.equal(one.text_ids, same.text_ids) and torch.equal(one.codes, same.codes)
@@ -590,21 +577,6 @@ def test_clips_are_a_function_of_seed_and_length():
 
 
 # All of it
-
-TINY_RECIPE = Recipe(
-    config=MusicGenConfig(
-        TextEncoderConfig(hidden_size=16, num_layers=1, num_heads=2, head_size=8, ffn_size=32),
-        DecoderConfig(
-            codebook_size=16, hidden_size=24, num_layers=1, num_heads=2, ffn_size=32, text_hidden_size=16
-        ),
-        CodecConfig(num_filters=10, hidden_size=16, codebook_size=16),
-        sampling=SamplingSettings(top_k=16),
-    ),
-    captions=1_500, codec_clips=4, codec_batch=2, codec_segment=16, codec_warmup_steps=2, codec_steps=3,
-    sharpen_steps=2, adversarial_steps=2, adversarial_batch=2,
-    groups=(ClipGroup(50, 6, 0.5), ClipGroup(100, 3, 0.3), ClipGroup(30, 4, 0.2)),
-    decoder_batch=200, decoder_steps=4, caption_steps=2, caption_batch=4,
-)  # fmt: skip
 
 
 def test_the_recipe_makes_a_model_from_nothing(renderer, tmp_path):
@@ -710,16 +682,10 @@ def test_turned_batches_name_the_other_mode_and_nothing_else(spliced_clips, real
         assert (one == other) == (not names_it[row]) and len(one ^ other) <= 4, (one, other)
 
 
-def contrast_model(tokenizer) -> MusicGen:
-    torch.manual_seed(0)
-    text_encoder = replace(TINY_RECIPE.config.text_encoder, vocab_size=tokenizer.vocab_size)
-    return MusicGen(replace(TINY_RECIPE.config, text_encoder=text_encoder), tokenizer)
-
-
 def test_contrast_teaches_the_scores_that_go_away_from_the_turned_caption(spliced_clips, real_tokenizer):
     clips = replace(spliced_clips, codes=spliced_clips.codes[:, :, :50] % 16, onsets=spliced_clips.onsets[:, :50])
     clips = replace(clips, partners=None, changes=None)
-    model = contrast_model(real_tokenizer)
+    model = tiny_model(real_tokenizer)
     with torch.no_grad():
         model.decoder.layers[0].encoder_attn.out_proj.weight.mul_(10)  # a model that heeds its words
     pair = tuple(draw_batch([(1.0, clips)], 400, real_tokenizer, "3", turn) for turn in (False, True))
@@ -746,7 +712,7 @@ def test_contrast_teaches_the_scores_that_go_away_from_the_turned_caption(splice
 
 
 def test_a_contrasted_decoder_writes_as_the_decoder_where_nothing_is_turned(real_tokenizer):
-    model = contrast_model(real_tokenizer)
+    model = tiny_model(real_tokenizer)
     told = model.encode_text(["happy piano", "sad flute melody"])
     settings = SamplingSettings(top_k=16, guidance_scale=2.0)
     plain = generate_codes(model.decoder, told, 12, model.pattern, settings, seed=[1, 2])
