@@ -8,7 +8,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -487,6 +491,15 @@ def test_a_missing_extra_is_named(monkeypatch, capsys, tmp_path):
     assert '".[notebooks]"' in capsys.readouterr().err
 
 
+def read_page(address: str, tries: int = 120) -> str:
+    """What a server has to show, as soon as it listens."""
+    for _ in range(tries):
+        with suppress(urllib.error.URLError), urllib.request.urlopen(address, timeout=60) as answer:
+            return answer.read().decode()
+        time.sleep(0.5)
+    raise TimeoutError(f"{address} does not answer.")
+
+
 def test_lab_serves_the_folder(tmp_path):
     """JupyterLab really starts; it says where, and stops when told to."""
     pytest.importorskip("jupyterlab")
@@ -496,7 +509,10 @@ def test_lab_serves_the_folder(tmp_path):
     command = [sys.executable, "-m", "musicgen_edu", "lab", str(tmp_path), "--no-browser"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
-            assert any("http://localhost" in line for line in iter(process.stderr.readline, ""))
-        finally:
+            addresses = (re.search(r"http://localhost\S+", line) for line in iter(process.stderr.readline, ""))
+            address = next(found[0] for found in addresses if found)
+            assert "JupyterLab" in read_page(address)  # until it answers, it may not hear that it is to stop
             process.terminate()
             process.communicate(timeout=60)
+        finally:
+            process.kill()  # where it did not stop by itself; else nothing is left to be killed
