@@ -31,6 +31,7 @@ WINDOW, STRIDE = 20.0, 15.0  # seconds: reading 5 s again must take less time th
 CHUNK = 0.2  # seconds that are decoded at once
 AHEAD = 0.8  # seconds that lie ready: fewer, and a busy machine falls silent; more, and other words are heard later
 LEAST_AHEAD = 0.4  # to which that falls where music is written far more than twice as fast as it plays
+MORE_AHEAD, MOST_AHEAD = 0.2, 1.6  # what is added each time the sound runs dry, and where that ends
 THREAD = "musicgen-edu live"
 PATIENCE = 60.0  # seconds without a word from the listener, after which nobody listens
 
@@ -136,6 +137,7 @@ class Player:
         self._stopped = False
         self._report = (0.0, time.monotonic())  # seconds heard, and when that was
         self._plays = False  # nothing is heard before the first report
+        self._dry = 0
         self._seconds_made = self._seconds_busy = 0.0
         self._thread: threading.Thread | None = None
 
@@ -146,10 +148,11 @@ class Player:
 
     @property
     def ahead(self) -> float:
-        """Seconds that lie ready: for what other work may take, and the longer, the more slowly music is written."""
+        """Seconds that lie ready for what other work may take: more where music is written slowly, or has run dry."""
         if self._ahead is not None:
             return self._ahead
-        return LEAST_AHEAD + (AHEAD - LEAST_AHEAD) * 2 / max(2.0, self.speed)
+        enough = LEAST_AHEAD + (AHEAD - LEAST_AHEAD) * 2 / max(2.0, self.speed)
+        return min(enough + MORE_AHEAD * self._dry, MOST_AHEAD)
 
     def start(self) -> None:
         """Begin to write, in the context of who calls this: by it ipykernel knows whom the thread's messages answer."""
@@ -157,10 +160,10 @@ class Player:
         self._thread = threading.Thread(target=context.run, args=[self._run], name=THREAD, daemon=True)
         self._thread.start()
 
-    def heard(self, seconds: float | int) -> None:
-        """Say how many seconds of the session have been played."""
+    def heard(self, seconds: float | int, dry: int = 0) -> None:
+        """Say how many seconds of the session have been played, and how often there was nothing to play."""
         with self._news:
-            self._report, self._plays = (float(seconds), time.monotonic()), True
+            self._report, self._plays, self._dry = (float(seconds), time.monotonic()), True, dry
             self._news.notify_all()
 
     def stop(self) -> None:

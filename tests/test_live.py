@@ -186,6 +186,16 @@ def test_the_faster_music_is_written_the_less_lies_ready(model):
     assert Player(player.session, print, print, ahead=0.3).ahead == 0.3
 
 
+def test_each_time_the_sound_runs_dry_more_lies_ready(model):
+    player = Player(LiveSession(model, "piano"), print, print)
+    for dry, ahead in ((0, 0.8), (1, 1.0), (3, 1.4), (9, live.MOST_AHEAD)):
+        player.heard(10.0, dry)
+        assert player.ahead == pytest.approx(ahead)
+    fixed = Player(player.session, print, print, ahead=0.3)
+    fixed.heard(10.0, 3)
+    assert fixed.ahead == 0.3, "who chooses has chosen"
+
+
 def test_between_two_reports_the_clock_is_believed(model):
     listener = Listener(LiveSession(model, "piano"), ahead=0.3)
     listener.player.start()

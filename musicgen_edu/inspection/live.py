@@ -69,7 +69,7 @@ class _Live:
             self.stop()
             self.said.value = status("Stopped. Press Play to begin anew.")
         elif self.player and message["number"] == self.number:
-            self.player.heard(message["seconds"])
+            self.player.heard(message["seconds"], message["dry"])
             if message["dry"] > self.dry:
                 self.dry = message["dry"]
                 self.said.value = status(say_dry(self.dry, self.player.speed))
