@@ -19,7 +19,7 @@ from torch import Tensor
 
 from musicgen_edu import player
 from musicgen_edu._checks import LARGEST, check_codes, check_number, check_path
-from musicgen_edu.files import write_whole
+from musicgen_edu.files import in_one_line, write_whole
 
 if TYPE_CHECKING:  # loaded when a picture is drawn
     import matplotlib.figure
@@ -185,7 +185,8 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None, cha
     path = check_path(path)
     if not os.path.exists(path):  # not Path.exists, which some names break
         raise FileNotFoundError(f"There is no audio file {str(path)!r}.")
-    unreadable = f"{path} cannot be read as audio; give a WAV, FLAC, OGG or MP3 file."
+    name = in_one_line(path)
+    unreadable = f"{name} cannot be read as audio; give a WAV, FLAC, OGG or MP3 file."
     if not path.is_file():  # a pipe would be waited for
         raise ValueError(unreadable)
     try:
@@ -193,11 +194,11 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None, cha
     except soundfile.LibsndfileError as error:
         raise ValueError(unreadable) from error
     except MemoryError as error:
-        raise ValueError(f"{path} holds more samples than the memory, or says so and is damaged: cut it.") from error
+        raise ValueError(f"{name} holds more samples than the memory, or says so and is damaged: cut it.") from error
     if len(samples) == 0:
-        raise ValueError(f"{path} holds no samples.")
+        raise ValueError(f"{name} holds no samples.")
     if not np.isfinite(samples).all():
-        raise ValueError(f"{path} holds samples that are no finite numbers: it is damaged; export it again.")
+        raise ValueError(f"{name} holds samples that are no finite numbers: it is damaged; export it again.")
     audio = Audio(torch.from_numpy(samples.T.copy())[None], own_rate)
     return audio.convert(
         own_rate if sample_rate is None else sample_rate, samples.shape[1] if channels is None else channels

@@ -29,7 +29,7 @@ from transformers import T5Tokenizer
 
 from musicgen_edu._checks import check_number, check_path
 from musicgen_edu._normalization import separating_normalizer
-from musicgen_edu.files import write_whole
+from musicgen_edu.files import in_one_line, write_whole
 
 MAX_PIECES = 256  # a longer prompt is cut
 SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 64, 1_000_000  # the first is what single letters and marks need
@@ -79,7 +79,7 @@ class Tokenizer:
             return cls(folder / "spiece.model")
         if (folder / "tokenizer.json").is_file():
             return cls(_read_tokenizer_json(folder / "tokenizer.json"))
-        raise FileNotFoundError(f"{folder} holds no tokenizer: neither spiece.model nor tokenizer.json is there.")
+        raise FileNotFoundError(f"{in_one_line(folder)} holds no tokenizer, neither spiece.model nor tokenizer.json.")
 
     @property
     def vocab_size(self) -> int:
@@ -264,7 +264,7 @@ def _read_tokenizer_json(file: Path) -> bytes:
         pieces = [{"piece": piece, "score": score} for piece, score in description["model"]["vocab"]]
         return _to_sentencepiece(pieces, (normalizers, *normalizers.get("normalizers", ())))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{file} is not a unigram tokenizer of T5's kind.") from error
+        raise ValueError(f"{in_one_line(file)} is not a unigram tokenizer of T5's kind.") from error
 
 
 def _to_sentencepiece(pieces: list[dict], normalizers: Iterable[dict]) -> bytes:

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from musicgen_edu.audio import load_audio
 from musicgen_edu.files import write_whole
 
 
@@ -38,3 +39,13 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="choose a folder that exists"):
         write_whole(tmp_path / "no" / "file", b"")
+
+
+@pytest.mark.parametrize("read", [lambda path: write_whole(path / "a.wav", b""), load_audio])
+def test_a_name_of_two_lines_is_said_in_one(tmp_path, read):
+    path = tmp_path / "two\nlines"
+    if read is load_audio:
+        path.write_bytes(b"no sound")
+    with pytest.raises((OSError, ValueError), match=r"two\\nlines") as error:
+        read(path)
+    assert "\n" not in str(error.value)

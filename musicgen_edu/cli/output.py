@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from musicgen_edu.files import in_one_line
+
 SUFFIXES = ".wav", ".flac", ".ogg", ".mp3"  # those of audio.FORMATS, which is loaded later
 
 
@@ -55,9 +57,10 @@ def check_output(output: Path) -> None:
     """Refuse before the music is made what could not be written after."""
     if output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"the output's name must end in {', '.join(SUFFIXES)}, not as in {output.name!r}")
+    name, folder = in_one_line(output.name), in_one_line(output.parent)
     if os.path.isdir(output):
-        raise IsADirectoryError(f"{output} is a folder; name a file")
+        raise IsADirectoryError(f"{in_one_line(output)} is a folder; name a file")
     if not os.path.isdir(output.parent):
-        raise FileNotFoundError(f"there is no folder {output.parent} to write {output.name} into; make it first")
+        raise FileNotFoundError(f"there is no folder {folder} to write {name} into; make it first")
     if not os.access(output.parent, os.W_OK):
-        raise PermissionError(f"the folder {output.parent} cannot be written to; choose another with --output")
+        raise PermissionError(f"the folder {folder} cannot be written to; choose another with --output")

@@ -19,6 +19,7 @@ from musicgen_edu._checks import check_path
 from musicgen_edu.audio import load_audio
 from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.codec import Codec
+from musicgen_edu.files import in_one_line
 from musicgen_edu.training.data import load_tensors, save_tensors
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus")
@@ -48,7 +49,7 @@ def read_audio_folder(folder: str | os.PathLike, codec: Codec, cache: str | os.P
     """
     folder, cache = check_path(folder), check_path(cache)
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"There is no folder {folder}: name the folder that holds your audio files.")
+        raise FileNotFoundError(f"There is no folder {in_one_line(folder)}: name the one that holds your audio files.")
     of_codec = fingerprint(codec.state_dict())
     clips = []
     for file, caption in tqdm(list(find_captions(folder)), "encode", leave=False, disable=None):
@@ -59,7 +60,7 @@ def read_audio_folder(folder: str | os.PathLike, codec: Codec, cache: str | os.P
             _leave_out(file, folder, str(error))
     if not clips:
         raise ValueError(
-            f"{folder} holds no audio file that can be used: put a text file with a caption beside each "
+            f"{in_one_line(folder)} holds no audio file that can be used: put a text file with a caption beside each "
             "(drone.wav, drone.txt), or one CSV table with the columns file and caption."
         )
     return clips
@@ -69,7 +70,8 @@ def find_captions(folder: Path) -> Iterator[tuple[Path, str]]:
     """Yield each audio file with its caption, in order; what lacks one or the other is named in a warning."""
     tables = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".csv")
     if len(tables) > 1:
-        raise ValueError(f"{folder} holds more than one CSV table ({tables[0].name}, {tables[1].name}): keep one.")
+        two = in_one_line(f"{tables[0].name}, {tables[1].name}")
+        raise ValueError(f"{in_one_line(folder)} holds more than one CSV table ({two}): keep one.")
     for file, caption in _read_table(tables[0]) if tables else _read_sidecars(folder):
         if not os.path.isfile(file):  # not Path.is_file, which some names break
             _leave_out(file, folder, "there is no such file.")
