@@ -19,7 +19,7 @@ from torch import Tensor
 
 from musicgen_edu import player
 from musicgen_edu._checks import LARGEST, check_codes, check_number, check_path
-from musicgen_edu.files import in_one_line, write_whole
+from musicgen_edu.files import one_line, write_whole
 
 if TYPE_CHECKING:  # loaded when a picture is drawn
     import matplotlib.figure
@@ -183,9 +183,9 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None, cha
     the memory, and what `Audio.convert` raises.
     """
     path = check_path(path)
+    name = one_line(path)
     if not os.path.exists(path):  # not Path.exists, which some names break
-        raise FileNotFoundError(f"There is no audio file {str(path)!r}.")
-    name = in_one_line(path)
+        raise FileNotFoundError(f"There is no audio file {name}.")
     unreadable = f"{name} cannot be read as audio; give a WAV, FLAC, OGG or MP3 file."
     if not path.is_file():  # a pipe would be waited for
         raise ValueError(unreadable)

@@ -17,21 +17,21 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     path = real_path(path)
     # A device or a pipe would be gone. (Path's own exists() raises where a name is too long.)
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise OSError(f"Cannot write {in_one_line(path)}, which is a pipe or a device: choose another name.")
+        raise OSError(f"Cannot write {one_line(path)}, which is a pipe or a device: choose another name.")
     temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or "the system refused"
-        refused = f"Cannot write {in_one_line(path)} ({reason}): choose a folder that exists and has room."
+        refused = f"Cannot write {one_line(path)} ({reason}): choose a folder that exists and has room."
         raise type(error)(refused) from error
     finally:
         if temporary.exists():
             temporary.unlink()
 
 
-def in_one_line(path: str | os.PathLike[str]) -> str:
+def one_line(path: str | os.PathLike[str]) -> str:
     """A name as a sentence may hold it: line breaks and whatever else is not printed are escaped."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in os.fspath(path))
 

@@ -29,7 +29,7 @@ from transformers import T5Tokenizer
 
 from musicgen_edu._checks import check_number, check_path
 from musicgen_edu._normalization import separating_normalizer
-from musicgen_edu.files import in_one_line, write_whole
+from musicgen_edu.files import one_line, write_whole
 
 MAX_PIECES = 256  # a longer prompt is cut
 SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 64, 1_000_000  # the first is what single letters and marks need
@@ -79,7 +79,7 @@ class Tokenizer:
             return cls(folder / "spiece.model")
         if (folder / "tokenizer.json").is_file():
             return cls(_read_tokenizer_json(folder / "tokenizer.json"))
-        raise FileNotFoundError(f"{in_one_line(folder)} holds no tokenizer, neither spiece.model nor tokenizer.json.")
+        raise FileNotFoundError(f"{one_line(folder)} holds no tokenizer, neither spiece.model nor tokenizer.json.")
 
     @property
     def vocab_size(self) -> int:
@@ -245,7 +245,7 @@ def _read(model_file: str | os.PathLike) -> bytes:
     if not isinstance(model_file, str | os.PathLike):
         raise TypeError(f"A tokenizer is read from a file's path, or from bytes, not from {model_file!r}.")
     if not os.path.isfile(model_file):
-        raise FileNotFoundError(f"There is no tokenizer file {model_file}: give the path of a spiece.model.")
+        raise FileNotFoundError(f"There is no tokenizer file {one_line(model_file)}: give the path of a spiece.model.")
     return Path(model_file).read_bytes()
 
 
@@ -264,7 +264,7 @@ def _read_tokenizer_json(file: Path) -> bytes:
         pieces = [{"piece": piece, "score": score} for piece, score in description["model"]["vocab"]]
         return _to_sentencepiece(pieces, (normalizers, *normalizers.get("normalizers", ())))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{in_one_line(file)} is not a unigram tokenizer of T5's kind.") from error
+        raise ValueError(f"{one_line(file)} is not a unigram tokenizer of T5's kind.") from error
 
 
 def _to_sentencepiece(pieces: list[dict], normalizers: Iterable[dict]) -> bytes:

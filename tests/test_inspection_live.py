@@ -104,6 +104,15 @@ def test_when_the_sound_runs_dry_the_view_says_what_helps(page):
     assert "The sound ran dry once" in page.said.value and "model.optimize(" in page.said.value
 
 
+def test_the_player_learns_how_far_the_page_is_and_how_often_it_ran_dry(page, monkeypatch):
+    told = []
+    monkeypatch.setattr(live.Player, "heard", lambda player, seconds, dry=0: told.append((seconds, dry)))
+    page.say("play", number=1)
+    page.wait(lambda: page.of_kind("sound"))
+    page.say("heard", number=1, seconds=0.5, dry=2)
+    assert told == [(0.5, 2)]
+
+
 @pytest.mark.parametrize(("prompt", "options"), [(" ", {}), ("piano", {"temperature": -1.0})])
 def test_what_cannot_be_played_is_said_and_the_page_falls_silent(model, monkeypatch, prompt, options):
     page = Page(play_live(model, prompt, **options), monkeypatch)

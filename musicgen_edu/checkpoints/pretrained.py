@@ -39,6 +39,7 @@ from musicgen_edu.checkpoints.transformers_config import (
 )
 from musicgen_edu.config import MusicGenConfig
 from musicgen_edu.devices import check_memory, find_device
+from musicgen_edu.files import one_line
 from musicgen_edu.patterns import pattern_of
 from musicgen_edu.projection import check_widths
 from musicgen_edu.tokenizer import Tokenizer
@@ -122,7 +123,7 @@ def read_model(
     check_progress(progress)
     device = find_device(device)
     folder = find_folder(source, revision)
-    what = f"The folder {str(folder)!r}"
+    what = f"The folder {one_line(folder)}"
     config, tokenizer = _read_description(folder)
     stored = with_names_of_today(list_tensors(folder))
     check_tensors(expected_shapes(config), {name: tensor.shape for name, tensor in stored.items()}, what)
@@ -144,7 +145,7 @@ def _read_description(folder: Path) -> tuple[MusicGenConfig, Tokenizer | None]:
     try:
         return from_transformers(content, generation, extractor), _read_tokenizer(folder)
     except ValueError as error:
-        raise CheckpointError(f"The folder {str(folder)!r} cannot be opened. {error}") from error
+        raise CheckpointError(f"The folder {one_line(folder)} cannot be opened. {error}") from error
 
 
 def _read_if_there(file: Path) -> dict:

@@ -25,7 +25,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from musicgen_edu.files import real_path
+from musicgen_edu.files import one_line, real_path
 
 Json = dict[str, Any]
 Shape = tuple[int, ...]
@@ -52,13 +52,15 @@ def read_json(path: str | os.PathLike) -> Json:
     """Read one JSON object. Raises FileNotFoundError where there is none, CheckpointError where it is damaged."""
     path = Path(path)
     if not os.path.isfile(path):  # which says no, where Path's raises for a name that is too long
-        raise FileNotFoundError(f"There is no file {path.name} in {_quote(path.parent)}: give a checkpoint's folder.")
+        raise FileNotFoundError(
+            f"There is no file {one_line(path.name)} in {one_line(path.parent)}: give a checkpoint's folder."
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{_quote(path)} is not valid JSON ({error}): copy it again.") from error
+        raise CheckpointError(f"{one_line(path)} is not valid JSON ({error}): copy it again.") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{_quote(path)} must hold a JSON object, not a {type(content).__name__}.")
+        raise CheckpointError(f"{one_line(path)} must hold a JSON object, not a {type(content).__name__}.")
     return content
 
 
@@ -71,11 +73,11 @@ def read_config(folder: str | os.PathLike, model_types: tuple[str, ...]) -> Json
     """
     folder = Path(folder)
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"There is no folder {_quote(folder)}: give the folder of a checkpoint.")
+        raise FileNotFoundError(f"There is no folder {one_line(folder)}: give the folder of a checkpoint.")
     config = read_json(folder / "config.json")
     found = " ".join(str(config.get("model_type", "model of an unknown type")).split())[:40]
     if found not in model_types:
-        raise CheckpointError(f"The folder {_quote(folder)} holds a {found}, not a {' or a '.join(model_types)}.")
+        raise CheckpointError(f"The folder {one_line(folder)} holds a {found}, not a {' or a '.join(model_types)}.")
     return config
 
 
@@ -110,7 +112,9 @@ def list_tensors(folder: str | os.PathLike) -> dict[str, StoredTensor]:
         return _list_file(folder / WEIGHTS)
     if not (folder / INDEX).is_file():
         _refuse_pickles(folder)
-        raise FileNotFoundError(f"The folder {_quote(folder)} has no weights: neither {WEIGHTS} nor {INDEX} is there.")
+        raise FileNotFoundError(
+            f"The folder {one_line(folder)} has no weights: neither {WEIGHTS} nor {INDEX} is there."
+        )
     listed = {}
     for shard in sorted(set(_read_index(folder).values())):
         listed |= _list_file(folder / Path(shard).name)  # a shard lies in this folder, whatever the index says
@@ -175,13 +179,13 @@ def writing_folder(folder: str | os.PathLike) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
     except OSError as error:
-        reason = f"Nothing can be written into the folder {_quote(folder)} ({error.strerror})"
+        reason = f"Nothing can be written into the folder {one_line(folder)} ({error.strerror})"
         raise type(error)(f"{reason}: choose another one.") from error
     try:
         yield temporary
         written = sorted(temporary.iterdir())
         if in_the_way := [file.name for file in written if (folder / file.name).is_dir()]:
-            raise IsADirectoryError(f"In {_quote(folder)} {in_the_way[0]} is a folder: save into another folder.")
+            raise IsADirectoryError(f"In {one_line(folder)} {in_the_way[0]} is a folder: save into another folder.")
         for name in _earlier_weights(folder) - {file.name for file in written}:
             (folder / name).unlink()
         for file in written:
@@ -241,12 +245,14 @@ def _bytes(size: int | str) -> int:
 @contextmanager
 def _opened(path: Path) -> Iterator[safe_open]:
     if not os.path.isfile(path):  # which says no, where Path's raises for a name that is too long
-        raise FileNotFoundError(f"The weights {path.name} are missing in {_quote(path.parent)}: copy all of it.")
+        raise FileNotFoundError(
+            f"The weights {one_line(path.name)} are missing in {one_line(path.parent)}: copy all of it."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise CheckpointError(f"{_quote(path)} is damaged or truncated ({error}): copy it again.") from error
+        raise CheckpointError(f"{one_line(path)} is damaged or truncated ({error}): copy it again.") from error
 
 
 def _list_file(path: Path) -> dict[str, StoredTensor]:
@@ -261,7 +267,7 @@ def _list_file(path: Path) -> dict[str, StoredTensor]:
 def _read_index(folder: Path) -> dict[str, str]:
     names = read_json(folder / INDEX).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
-        raise CheckpointError(f"{_quote(folder / INDEX)} has no map from tensors to files: copy it again.")
+        raise CheckpointError(f"{one_line(folder / INDEX)} has no map from tensors to files: copy it again.")
     return names
 
 
@@ -269,16 +275,11 @@ def _refuse_pickles(folder: Path) -> None:
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
     if pickles:
         raise CheckpointError(
-            f"The folder {_quote(folder)} holds its weights as a pickle ({pickles[0]}), which can run any code when "
-            f"opened: if you trust it, convert it with {CONVERSION}."
+            f"The folder {one_line(folder)} holds its weights as a pickle ({one_line(pickles[0])}), which can run any "
+            f"code when opened: if you trust it, convert it with {CONVERSION}."
         )
-
-
-def _quote(path: Path) -> str:
-    """The path in quotes, with odd characters spelled out, so that a message stays one line."""
-    return repr(str(path))
 
 
 def _list(names: list[str]) -> str:
     rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + rest
+    return one_line(", ".join(names[:_NAMED])) + rest

@@ -31,6 +31,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 from musicgen_edu._arguments import Parser, outlive_readers
 from musicgen_edu._threads import container_quota, count_cores
+from musicgen_edu.files import one_line
 
 SLACK = 1.35  # times the least that a machine without waste would need
 CELL_SECONDS = 120  # that a cell may take, for each student on the machine
@@ -91,11 +92,13 @@ def check(students: int) -> None:
 def read_notebook(path: Path) -> nbformat.NotebookNode:
     """Open a notebook. Raises FileNotFoundError where there is none, ValueError where it is something else."""
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"there is no notebook {path}; name one, as in notebooks/00_text_to_music.ipynb")
+        raise FileNotFoundError(
+            f"there is no notebook {one_line(path)}; name one, as in notebooks/00_text_to_music.ipynb"
+        )
     try:
         return nbformat.read(path, as_version=4)
     except (ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:  # as it raises for other JSON
-        raise ValueError(f"{path} is no notebook, or it is damaged") from error
+        raise ValueError(f"{one_line(path)} is no notebook, or it is damaged") from error
 
 
 def bar_seconds(students: int, processor_seconds: float, cores: float | int) -> float:

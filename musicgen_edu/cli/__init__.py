@@ -20,6 +20,7 @@ from tqdm import tqdm
 import musicgen_edu
 from musicgen_edu._arguments import Parser, outlive_readers, stop_politely
 from musicgen_edu.cli.generate import EXAMPLES, add_generate
+from musicgen_edu.files import one_line
 
 # Commands whose own module reads the rest of the line, imported only when it is used: (module, its extra, summary).
 DELEGATED = {
@@ -94,7 +95,7 @@ def _only(run: Callable, command: Parser) -> Callable:
 
 def _lab(args: argparse.Namespace) -> int:
     if not os.path.isdir(args.folder):
-        raise FileNotFoundError(f"there is no folder {args.folder}; name the folder of the notebooks")
+        raise FileNotFoundError(f"there is no folder {one_line(args.folder)}; name the folder of the notebooks")
     _import("jupyterlab.labapp", "notebooks").main([str(args.folder), *["--no-browser"] * args.no_browser])
     return 0
 

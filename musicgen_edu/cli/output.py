@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from musicgen_edu.files import in_one_line
+from musicgen_edu.files import one_line
 
 SUFFIXES = ".wav", ".flac", ".ogg", ".mp3"  # those of audio.FORMATS, which is loaded later
 
@@ -57,9 +57,9 @@ def check_output(output: Path) -> None:
     """Refuse before the music is made what could not be written after."""
     if output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"the output's name must end in {', '.join(SUFFIXES)}, not as in {output.name!r}")
-    name, folder = in_one_line(output.name), in_one_line(output.parent)
+    name, folder = one_line(output.name), one_line(output.parent)
     if os.path.isdir(output):
-        raise IsADirectoryError(f"{in_one_line(output)} is a folder; name a file")
+        raise IsADirectoryError(f"{one_line(output)} is a folder; name a file")
     if not os.path.isdir(output.parent):
         raise FileNotFoundError(f"there is no folder {folder} to write {name} into; make it first")
     if not os.access(output.parent, os.W_OK):

@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from musicgen_edu.files import one_line
 from musicgen_edu.inspection.controls import Choice, Shown, Slider, View, row, stops, tick_box
 from musicgen_edu.inspection.pictures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, picture, problem
 
@@ -29,15 +30,16 @@ def read_log(file: Path) -> dict[str, list[float]]:
         FileNotFoundError: there is no such file.
         ValueError: the file holds no whole line, or a line that is none of a log.
     """
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    name = one_line(file.name)
     try:
-        rows = [{name: float(value) for name, value in json.loads(line).items()} for line in lines]
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        rows = [{column: float(value) for column, value in json.loads(line).items()} for line in lines]
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file.name} is no log of a training: each line must be a JSON object of numbers.") from error
+        raise ValueError(f"{name} is no log of a training: each line must be a JSON object of numbers.") from error
     if not rows or not all("step" in row for row in rows):
-        raise ValueError(f'{file.name} is no log of a training: it needs lines, each with a "step".')
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name, math.nan) for row in rows] for name in names}
+        raise ValueError(f'{name} is no log of a training: it needs lines, each with a "step".')
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return {column: [row.get(column, math.nan) for row in rows] for column in columns}
 
 
 def read_logs(folder: Path) -> dict[str, dict[str, list[float]]]:
@@ -49,7 +51,9 @@ def read_logs(folder: Path) -> dict[str, dict[str, list[float]]]:
     """
     files = sorted(Path(folder).rglob("*.jsonl"))
     if not files:
-        raise FileNotFoundError(f"There is no log (*.jsonl) in {Path(folder).name}: give the folder of a training.")
+        raise FileNotFoundError(
+            f"There is no log (*.jsonl) in {one_line(Path(folder).name)}: give the folder of a training."
+        )
     return {_name(file.relative_to(folder)): read_log(file) for file in files}
 
 

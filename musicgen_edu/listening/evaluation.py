@@ -21,6 +21,7 @@ from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.composer.render import SAMPLE_RATE, Renderer
 from musicgen_edu.composer.score import FRAME_RATE
+from musicgen_edu.files import one_line
 from musicgen_edu.listening import metrics
 from musicgen_edu.listening.clips import WINDOW, draw_prompts, generate_clips, real_clips, rebuild
 from musicgen_edu.listening.measurements import (
@@ -108,7 +109,9 @@ def read_training_codes(folder: Path) -> list[Tensor]:
     """
     files = sorted(folder.glob("codes-*.safetensors"))
     if not files:
-        raise FileNotFoundError(f"No training codes (codes-*.safetensors) in {folder}; name a run's folder `codes`.")
+        raise FileNotFoundError(
+            f"No training codes (codes-*.safetensors) in {one_line(folder)}; name a run's folder `codes`."
+        )
     return [_read_codes(file) for file in files]
 
 
@@ -116,7 +119,9 @@ def _read_codes(file: Path) -> Tensor:
     try:
         return load_file(file)["codes"]
     except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{file} is damaged, or holds no codes ({error}): let training make it again.") from error
+        raise ValueError(
+            f"{one_line(file)} is damaged, or holds no codes ({error}): let training make it again."
+        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from musicgen_edu._checks import check_path
 from musicgen_edu.audio import load_audio
 from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.codec import Codec
-from musicgen_edu.files import in_one_line
+from musicgen_edu.files import one_line
 from musicgen_edu.training.data import load_tensors, save_tensors
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus")
@@ -49,7 +49,7 @@ def read_audio_folder(folder: str | os.PathLike, codec: Codec, cache: str | os.P
     """
     folder, cache = check_path(folder), check_path(cache)
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"There is no folder {in_one_line(folder)}: name the one that holds your audio files.")
+        raise FileNotFoundError(f"There is no folder {one_line(folder)}: name the one that holds your audio files.")
     of_codec = fingerprint(codec.state_dict())
     clips = []
     for file, caption in tqdm(list(find_captions(folder)), "encode", leave=False, disable=None):
@@ -60,7 +60,7 @@ def read_audio_folder(folder: str | os.PathLike, codec: Codec, cache: str | os.P
             _leave_out(file, folder, str(error))
     if not clips:
         raise ValueError(
-            f"{in_one_line(folder)} holds no audio file that can be used: put a text file with a caption beside each "
+            f"{one_line(folder)} holds no audio file that can be used: put a text file with a caption beside each "
             "(drone.wav, drone.txt), or one CSV table with the columns file and caption."
         )
     return clips
@@ -70,8 +70,8 @@ def find_captions(folder: Path) -> Iterator[tuple[Path, str]]:
     """Yield each audio file with its caption, in order; what lacks one or the other is named in a warning."""
     tables = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".csv")
     if len(tables) > 1:
-        two = in_one_line(f"{tables[0].name}, {tables[1].name}")
-        raise ValueError(f"{in_one_line(folder)} holds more than one CSV table ({two}): keep one.")
+        two = one_line(f"{tables[0].name}, {tables[1].name}")
+        raise ValueError(f"{one_line(folder)} holds more than one CSV table ({two}): keep one.")
     for file, caption in _read_table(tables[0]) if tables else _read_sidecars(folder):
         if not os.path.isfile(file):  # not Path.is_file, which some names break
             _leave_out(file, folder, "there is no such file.")
@@ -89,7 +89,7 @@ def _read_table(table: Path) -> Iterator[tuple[Path, str]]:
                 raise ValueError("it needs the columns file and caption")
             listed = [(table.parent / (row["file"] or ""), row["caption"] or "") for row in rows]
     except (ValueError, csv.Error) as error:
-        raise ValueError(f"The table {table} cannot be read: {error}.") from error
+        raise ValueError(f"The table {one_line(table)} cannot be read: {error}.") from error
     return iter(listed)
 
 
@@ -110,7 +110,7 @@ def _read_caption(text: Path) -> str:
 
 def _leave_out(file: Path, folder: Path, reason: str) -> None:
     name = file.relative_to(folder) if file.is_relative_to(folder) else file
-    warnings.warn(f"{name} is left out: {reason}", stacklevel=3)
+    warnings.warn(f"{one_line(name)} is left out: {reason}", stacklevel=3)
 
 
 def _cached_codes(file: Path, codec: Codec, kept: Path) -> Int[Tensor, "codebooks frames"]:

@@ -33,7 +33,7 @@ from musicgen_edu.composer.score import (
     Piece,
     draw_attributes,
 )
-from musicgen_edu.files import write_whole
+from musicgen_edu.files import one_line, write_whole
 
 SHARD = 500  # clips that are rendered and encoded at a time: what a kill can cost
 
@@ -167,4 +167,4 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except SafetensorError as error:
-        raise ValueError(f"{file} is damaged ({error}): delete it, and it is made again.") from error
+        raise ValueError(f"{one_line(file)} is damaged ({error}): delete it, and it is made again.") from error

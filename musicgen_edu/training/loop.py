@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from musicgen_edu.files import write_whole
+from musicgen_edu.files import one_line, write_whole
 
 STATE_FILE = "state.safetensors"
 LOG_FILE = "log.jsonl"
@@ -211,7 +211,9 @@ def _load_state(folder: Path, objective: nn.Module, optimizer: torch.optim.Optim
             step = int(state.metadata()["step"])
             tensors = {name: state.get_tensor(name) for name in state.keys()}
     except SafetensorError as error:
-        raise ValueError(f"{folder / STATE_FILE} is damaged ({error}): delete it to begin this stage anew.") from error
+        raise ValueError(
+            f"{one_line(folder / STATE_FILE)} is damaged ({error}): delete it to begin this stage anew."
+        ) from error
     weights = {name[7:]: tensor for name, tensor in tensors.items() if name.startswith("weight.")}
     objective.load_state_dict(objective.state_dict() | weights)
     for name, parameter in objective.named_parameters():
