@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 from numbers import Integral, Real
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # loaded when a picture is drawn
     import matplotlib.figure
 
 MAX_SAMPLE_RATE = 1_000_000
+MAX_GAIN = 200  # decibels: 10 ** 10, beside which nothing is heard
 MAX_CHANNELS = 1_024  # of a sound file, for libsndfile
 # Suffix -> the container and the coding of samples in it, by libsndfile's names.
 FORMATS = {
@@ -33,6 +35,7 @@ FORMATS = {
     ".ogg": ("OGG", "VORBIS"),
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
+MAX_VORBIS_RATE, MAX_VORBIS_CHANNELS = 200_000, 255
 WRITTEN_AT_ONCE = 2**16  # samples: libsndfile's Vorbis coder takes them from the stack, which a long clip overflows
 
 
@@ -70,8 +73,8 @@ class Audio:
             if rows is not None and len(rows) != batch:
                 raise ValueError(f"There must be {name} for each clip: {len(rows)} for a batch of {batch}.")
         if self.gain is not None:
-            wanted = "gain must be None or a finite number of decibels"
-            self.gain = check_number(wanted, self.gain, Real, -LARGEST, LARGEST)
+            wanted = f"gain must be None or a number of decibels from −{MAX_GAIN} to {MAX_GAIN}"
+            self.gain = check_number(wanted, self.gain, Real, -MAX_GAIN, MAX_GAIN)
 
     @property
     def duration(self) -> float:
@@ -129,7 +132,12 @@ class Audio:
         return paths[0] if batch == 1 else paths
 
     def plot(self, item: int = 0) -> matplotlib.figure.Figure:
-        """Draw one clip as loud as it is played, its channels mixed: the waveform above its mel spectrogram."""
+        """Draw one clip as loud as it is played, its channels mixed: the waveform above its mel spectrogram.
+
+        Raises TypeError and ValueError where there is no clip of that number.
+        """
+        last = len(self.waveform) - 1
+        item = check_number(f"item must be the number of a clip, from 0 to {last}", item, Integral, 0, last)
         return player.draw(self._samples(item, self._playing_gain()).mean(dim=0), self.sample_rate)
 
     def _repr_html_(self) -> str:
@@ -170,7 +178,8 @@ def as_audio(sound: Sound) -> Audio:
         raise TypeError(f"A sound is an Audio, (waveform, sample_rate) or the path of a file, not {sound!r:.60}.")
     waveform, sample_rate = sound
     if isinstance(waveform, np.ndarray):
-        waveform = torch.from_numpy(waveform)
+        with suppress(TypeError):  # of what torch has no numbers for, `Audio` says it
+            waveform = torch.from_numpy(np.ascontiguousarray(waveform))  # some arrays are read backwards
     if isinstance(waveform, Tensor) and waveform.ndim in (1, 2):
         waveform = waveform[(None,) * (3 - waveform.ndim)]
     return Audio(waveform, sample_rate)
@@ -206,7 +215,7 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int | None = None, cha
 
 
 def _check_waveform(waveform: object) -> None:
-    if not isinstance(waveform, Tensor) or not waveform.is_floating_point():
+    if not isinstance(waveform, Tensor) or not waveform.is_floating_point() or waveform.is_sparse or waveform.is_meta:
         found = f"of {str(waveform.dtype)[6:]}" if isinstance(waveform, Tensor) else f"a {type(waveform).__name__}"
         raise TypeError(
             "The waveform must be a tensor of floating-point numbers between −1 and 1, "
@@ -251,12 +260,13 @@ def encode_file(samples: Float[Tensor, "channels samples"], sample_rate: int, su
     if subtype == "PCM_16":  # python-soundfile lets libsndfile clip, and in that mode it cuts off instead of rounding
         samples = (samples * 2**15).round().clamp(max=2**15 - 1).to(torch.int16)
     content = BytesIO()
+    refused = f"A {kind} file cannot hold {len(samples)} channels at {sample_rate} samples a second: save as .wav."
+    if kind == "OGG" and (sample_rate > MAX_VORBIS_RATE or len(samples) > MAX_VORBIS_CHANNELS):
+        raise ValueError(refused)  # libsndfile's coder does not refuse it: the process ends
     try:
         with soundfile.SoundFile(content, "w", sample_rate, len(samples), subtype, format=kind) as file:
             for part in samples.T.split(WRITTEN_AT_ONCE):
                 file.write(part.numpy())
     except soundfile.LibsndfileError as error:
-        raise ValueError(
-            f"A {kind} file cannot hold {len(samples)} channels at {sample_rate} samples a second: save as .wav."
-        ) from error
+        raise ValueError(refused) from error
     return content.getvalue()

@@ -24,7 +24,7 @@ from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 from musicgen_edu._checks import check_codes, check_number
 from musicgen_edu.audio import Audio
 from musicgen_edu.config import CodecConfig
-from musicgen_edu.devices import return_freed_memory
+from musicgen_edu.devices import own_precision, return_freed_memory
 
 # encodec's names on the left, those of transformers' EncodecModel on the right.
 _EXPORT_RULES = (
@@ -89,11 +89,13 @@ class Codec(nn.Module):
         return torch.stack([F.pad(row, (0, frames - row.shape[1])) for row in rows])
 
     def _encode(self, waveform: Float[Tensor, "batch channels samples"]) -> Int[Tensor, "batch codebooks frames"]:
-        with torch.autocast(waveform.device.type, enabled=False):  # the codes' precision is the codec's own
+        with own_precision(waveform.device):  # the codes' precision is the codec's own
             latents = self.encoder(waveform.to(next(self.parameters())))
-            if not latents.isfinite().all():  # the nearest entry to NaN would be the first: it would become music
+            codes = self.quantizer.vq.encode(latents).transpose(0, 1)
+            # The nearest entry to NaN would be the first, and NaN the nearest to all: it would become music.
+            if not (latents.isfinite().all() and self.dequantize(codes).isfinite().all()):
                 raise ValueError("The codec hears no finite numbers: the waveform or the codec's weights are broken.")
-            return self.quantizer.vq.encode(latents).transpose(0, 1)
+            return codes
 
     def _check_lengths(self, lengths: Sequence[int] | Tensor, clips: int, samples: int) -> list[int]:
         wanted = f"There must be a length from 1 to {samples} samples for each clip"
@@ -130,7 +132,7 @@ class Codec(nn.Module):
         codes = check_codes(codes)
         if not codes.shape[2]:
             raise ValueError("Codes hold no frames: there is nothing to decode.")
-        with torch.autocast(codes.device.type, enabled=False):  # bfloat16 would add noise at −40 dB
+        with own_precision(codes.device):  # bfloat16 would add noise at −40 dB
             return self.decoder(self.dequantize(codes))
 
     def dequantize(self, codes: Int[Tensor, "batch codebooks frames"]) -> Float[Tensor, "batch latent_width frames"]:
@@ -250,7 +252,7 @@ class StreamingCodecDecoder:
     ) -> Float[Tensor, "batch channels samples"]:
         """Take the next frames and return the samples that no later frame can change. `last` flushes the rest."""
         codes = check_codes(codes)
-        with torch.autocast(codes.device.type, enabled=False):
+        with own_precision(codes.device):
             latents = self._head.push(self._codec.dequantize(codes), last)
             return self._tail.push(self._remember(latents), last)
 

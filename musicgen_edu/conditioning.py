@@ -19,6 +19,7 @@ from transformers.audio_utils import chroma_filter_bank
 
 from musicgen_edu.audio import Audio
 from musicgen_edu.config import MelodyConfig
+from musicgen_edu.devices import own_precision
 
 NO_MELODY = 'This model listens to no melody: take one of the "melody" models.'
 FAREWELL = 50  # steps, one second: see `ChangingCondition`
@@ -147,7 +148,8 @@ def chroma(
     window = torch.hann_window(config.window, device=waveform.device, dtype=waveform.dtype)
     spectrum = torch.stft(waveform, config.window, config.hop_length, window=window, return_complex=True)
     power = (spectrum.real.square() + spectrum.imag.square()) / window.square().sum()
-    tones = _tones(sample_rate, config).to(waveform) @ power
+    with own_precision(waveform.device):
+        tones = _tones(sample_rate, config).to(waveform) @ power
     return F.normalize(tones, p=float("inf"), dim=1, eps=1e-6).transpose(1, 2)
 
 
@@ -186,7 +188,8 @@ class MelodyProjection(nn.Linear):
 
     def forward(self, melody: Float[Tensor, "batch columns bins"]) -> Float[Tensor, "batch melody_length model_width"]:
         """Return the projected melody; a short one is repeated, a long one cut."""
-        states = super().forward(melody.to(self.weight.dtype))
+        with own_precision(self.weight.device):
+            states = super().forward(melody.to(self.weight.dtype))
         return states.repeat(1, -(-self.length // states.shape[1]), 1)[:, : self.length]
 
     def no_melody(self, batch: int) -> Float[Tensor, "batch columns bins"]:

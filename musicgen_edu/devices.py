@@ -22,9 +22,14 @@ def find_device(device: torch.device | str) -> torch.device:
         raise ValueError(f'There is no device {device!r}: give "cpu", or a name such as "cuda".') from error
     try:
         torch.empty(0, dtype=torch.float32, device=found)  # the one question that every backend answers
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise ValueError(f'PyTorch finds no device {str(found)!r} in this machine: give "cpu" instead.') from error
     return found
+
+
+def own_precision(device: torch.device) -> torch.autocast:
+    """Inside, numbers keep their own precision, whatever mixed precision goes on around."""
+    return torch.autocast("cpu" if device.type == "meta" else device.type, enabled=False)  # it knows no "meta"
 
 
 def check_memory(needed: int, device: torch.device, what: str) -> None:

@@ -6,6 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
+from musicgen_edu._checks import check_path
+
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file in one go; whatever stops it on the way leaves the old file, or none, and no half one.
@@ -41,7 +43,7 @@ def real_path(path: str | os.PathLike[str]) -> Path:
 
     Raises ValueError where nothing can have such a name: it holds a null character or half a character.
     """
-    name = os.fspath(path)
+    name = os.fspath(check_path(path))
     try:
         possible = b"\0" not in os.fsencode(name)
     except UnicodeEncodeError:

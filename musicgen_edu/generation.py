@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from musicgen_edu._checks import check_progress
+from musicgen_edu._checks import check_codes, check_progress
 from musicgen_edu.codec import check_range
 from musicgen_edu.conditioning import Condition, Told
 from musicgen_edu.config import SamplingSettings
 from musicgen_edu.decoder import DecoderCache, MusicGenDecoder
+from musicgen_edu.devices import own_precision
 from musicgen_edu.patterns import CodebookPattern
 from musicgen_edu.sampling import apply_guidance, create_generators, filter_logits, sample
 
@@ -226,7 +227,7 @@ def _write_steps(
     last_step, frames_done, read = sequence.shape[2] - 1, 0, 0
     for step in range(int(unknown.any(dim=0).nonzero()[0]), last_step + 1):
         # In float32, also while a training with mixed precision goes on around it.
-        with torch.inference_mode(), torch.autocast(sequence.device.type, enabled=False):
+        with torch.inference_mode(), own_precision(sequence.device):
             tokens = choose(predict(sequence[:, :, read:step]))
             sequence[:, :, step] = torch.where(unknown[:, step], tokens, sequence[:, :, step])
         read = step
@@ -249,6 +250,7 @@ def _check_fit(
         )
     if known is None:
         return
+    known = check_codes(known)
     if known.shape[:2] != (len(condition), pattern.codebooks) or known.shape[2] >= frames:
         raise ValueError(
             f"The known codes have shape {list(known.shape)}: there must be {len(condition)} clips of "

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from musicgen_edu._checks import LARGEST, check_number
+from musicgen_edu._checks import LARGEST, check_codes, check_number
 from musicgen_edu.config import MusicGenConfig
 
 MOST = 1_000  # codebooks of a pattern, and steps of a delay: more would only fill the memory
@@ -108,6 +108,7 @@ class CodebookPattern:
         self, codes: Int[Tensor, "batch codebooks frames"], special_token: int
     ) -> Int[Tensor, "batch codebooks steps"]:
         """Lay codes out in time. Raises ValueError if the number of codebooks is not the pattern's."""
+        codes = check_codes(codes)
         self._check_codebooks(codes)
         batch, codebooks, frames = codes.shape
         sequence = codes.new_full((batch, codebooks, self.steps(frames)), special_token)

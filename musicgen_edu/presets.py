@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 
 from musicgen_edu.checkpoints.hub import META
+from musicgen_edu.checkpoints.names import expected_shapes
 from musicgen_edu.config import PRESETS, CodecConfig, DecoderConfig, MusicGenConfig, SamplingSettings
-from musicgen_edu.devices import find_device
+from musicgen_edu.devices import check_memory, find_device
 from musicgen_edu.model import MusicGen
 from musicgen_edu.patterns import create_pattern
 from musicgen_edu.sampling import create_generators
@@ -65,6 +67,7 @@ def create_musicgen_model(
         model = MusicGen.from_pretrained(SHIPPED)
         model.config = _override(model.config, overrides)  # the folder knows how many pieces its tokenizer has
     else:
+        _check_memory(config, name)
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(seed)
             model = MusicGen(config, Tokenizer.from_pretrained(SHIPPED), preflight=preflight)
@@ -92,6 +95,14 @@ def _override(config: MusicGenConfig, overrides: dict[str, int | float | bool | 
     create_pattern(pattern, decoder.num_codebooks)  # refuses an unknown name
     codec = _fit_codec(config.codec, decoder)
     return replace(config, decoder=decoder, codec=codec, pattern=pattern, sampling=sampling)
+
+
+def _check_memory(config: MusicGenConfig, name: str) -> None:
+    """Raise MemoryError for a model that has no room; no more of it is counted than shows that."""
+    cpu, needed = torch.device("cpu"), 0
+    for _, shape in expected_shapes(config):
+        needed += 4 * math.prod(shape)
+        check_memory(needed, cpu, f"This {name} model, or a part of it,")
 
 
 def _checked(name: str, value: int | float | bool | str, config: MusicGenConfig) -> int | float | bool | str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from musicgen_edu.conditioning import TextMask
 from musicgen_edu.config import DecoderConfig
+from musicgen_edu.devices import own_precision
 
 
 class WidthMismatchError(ValueError):
@@ -43,8 +44,8 @@ class TextProjection(nn.Linear):
         text_mask: TextMask,
     ) -> Float[Tensor, "batch text_tokens model_width"]:
         """Return the states in the decoder's width, 0 on padding."""
-        # A text encoder of another precision changes none behind it.
-        return zero_padding(super().forward(text_states.to(self.weight.dtype)), text_mask)
+        with own_precision(self.weight.device):  # and a text encoder of another precision changes none behind it
+            return zero_padding(super().forward(text_states.to(self.weight.dtype)), text_mask)
 
 
 def zero_padding(

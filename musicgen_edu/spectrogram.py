@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
+from musicgen_edu.devices import own_precision
+
 MEL_RESOLUTIONS = ((256, 40), (1024, 80), (2048, 100))  # (samples in a window, mel bands)
 FLOOR_DB = -80.0  # what lies below counts as silence; a full-scale sine is near 0 dB
 
@@ -25,7 +27,8 @@ def log_mel(
     power = (spectrum.real.square() + spectrum.imag.square()) / (window.sum() / 2) ** 2
     with torch.inference_mode(False):  # what is kept must serve a later training as well
         bank = _filters(sample_rate, n_fft, bands, waveform.device).to(waveform.dtype)
-    return 10 * torch.log10(bank @ power + 10 ** (FLOOR_DB / 10))
+    with own_precision(waveform.device):
+        return 10 * torch.log10(bank @ power + 10 ** (FLOOR_DB / 10))
 
 
 def mel_distance(rebuilt: Tensor, waveform: Tensor, sample_rate: int) -> Float[Tensor, ""]:

@@ -16,6 +16,7 @@ from transformers import T5Config, T5EncoderModel
 
 from musicgen_edu.conditioning import TextMask
 from musicgen_edu.config import TextEncoderConfig
+from musicgen_edu.devices import own_precision
 
 
 class TextEncoder(nn.Module):
@@ -40,10 +41,15 @@ class TextEncoder(nn.Module):
         ids: Int[Tensor, "batch text_tokens"],
         mask: TextMask,
     ) -> Float[Tensor, "batch text_tokens text_width"]:
-        """Return the states; no token looks at the padding, where `mask` is 0."""
-        # The weights' precision is kept, whatever mixed precision goes on around. autocast knows no device named meta.
-        with torch.autocast("cpu" if ids.is_meta else ids.device.type, enabled=False):
-            return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        """Return the states; no token looks at the padding, where `mask` is 0.
+
+        Raises ValueError for an id that is no piece of the vocabulary.
+        """
+        last = self.config.vocab_size - 1
+        if not ids.is_meta and ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= last:
+            raise ValueError(f"Ids lie in 0…{last}, not in {ids.min()}…{ids.max()}.")
+        with own_precision(ids.device):
+            return self.model(input_ids=ids.long(), attention_mask=mask).last_hidden_state
 
     def resize(self, vocab_size: int) -> None:
         """Embed so many pieces: the last ones go, or new ones come, as the mean of those that were there.

@@ -10,6 +10,7 @@ import traceback
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 
 import musicgen_edu
 from musicgen_edu import Audio, MusicGen, create_musicgen_model
+from musicgen_edu.audio import as_audio
+from musicgen_edu.generation import iterate_codes
 from musicgen_edu.request import MAX_DURATION
 
 pytestmark = pytest.mark.usefixtures("unchecked_annotations")
@@ -44,8 +47,9 @@ def assert_clear(error: Exception) -> None:
     assert isinstance(error, (ValueError, TypeError, OSError)), repr(error)
     message = str(error)
     assert len(message) > 10 and "\n" not in message, message[:2000]
-    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-    assert isinstance(error, OSError) or Path(raised_in).is_relative_to(PACKAGE), f"{raised_in}: {message}"
+    last = traceback.extract_tb(error.__traceback__)[-1]  # a call into a library has no frame, and is no `raise`
+    ours = Path(last.filename).is_relative_to(PACKAGE) and last.line.startswith("raise")
+    assert isinstance(error, OSError) or ours, f"{last.filename}, line {last.lineno}: {message}"
 
 
 def generate(model: MusicGen, prompt="piano", duration=FRAME, **options) -> Audio | None:
@@ -324,3 +328,68 @@ def test_any_folder_to_save_to(model, tmp_path, name, in_the_way):
     else:
         assert (folder / "model.safetensors").is_file()
         assert not [file for file in folder.parent.iterdir() if file.name.startswith(".") and file != folder]
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value"),
+    [
+        ("config.json", ("audio_encoder", "upsampling_ratios"), [10**9] * 37),
+        ("config.json", ("audio_encoder", "upsampling_ratios"), [2] * 1084),
+        ("config.json", ("audio_encoder", "upsampling_ratios"), [10**9] * 100_000),
+    ],
+    ids=["huge", "many", "endless"],
+)
+def test_numbers_that_overflow_are_refused(good_folder, file, keys, value):
+    def change(folder):
+        content = json.loads((folder / file).read_text())
+        part = content
+        for key in keys[:-1]:
+            part = part[key]
+        part[keys[-1]] = value
+        (folder / file).write_text(json.dumps(content))
+
+    assert from_changed(good_folder, change) is None
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model.save_pretrained(None),
+        lambda model: model.save_pretrained(b"folder"),
+        lambda model: MusicGen.from_pretrained("facebook/musicgen-small", revision=3),
+        lambda model: model.condition(torch.full((1, 3), 9_999), torch.ones(1, 3, dtype=torch.bool)),
+        lambda model: list(continued(model, torch.zeros(1, 4, 2))),
+        lambda model: list(continued(model, [1])),
+        lambda model: Audio(torch.zeros(1, 1, 9), 16_000).plot(5),
+        lambda model: Audio(torch.zeros(1, 1, 9), 16_000).plot("a"),
+        lambda model: Audio(torch.zeros(1, 1, 9), 16_000, gain=1e308),
+        lambda model: Audio(torch.zeros(1, 1, 9, device="meta"), 16_000),
+        lambda model: Audio(torch.zeros(1, 1, 9).to_sparse(), 16_000),
+        lambda model: model.generate("piano", 1.0, continue_from=(np.array(["a"]), 400)),
+        lambda model: create_musicgen_model("tiny", device="hpu"),
+        lambda model: Audio(torch.zeros(1, 1, 1), 200_001).save("no.ogg"),
+        lambda model: Audio(torch.zeros(1, 256, 1), 8_000).save("no.ogg"),
+    ],
+)
+def test_what_a_library_would_refuse_in_its_own_words(model, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, TypeError)) as raised:
+        call(model)
+    assert_clear(raised.value)
+    assert os.listdir(tmp_path) == []
+
+
+def continued(model: MusicGen, known):
+    return iterate_codes(model.decoder, model.encode_text(["piano"]), 9, model.pattern, known=known)
+
+
+def test_an_array_that_is_read_backwards_is_a_sound():
+    backwards = np.linspace(-1, 1, 400, dtype=np.float64)[::-1]
+    assert torch.equal(as_audio((backwards, 400)).waveform[0, 0], torch.from_numpy(backwards.copy()))
+
+
+@pytest.mark.parametrize("override", [{"hidden_size": 2**40}, {"codebook_size": 2**40}, {"num_layers": 10**9}])
+def test_a_model_beyond_the_memory_is_refused_before_it_is_made(override):
+    with pytest.raises(MemoryError, match=r"needs [\d,]+ MB of memory"):
+        create_musicgen_model("tiny", **override)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from musicgen_edu.checkpoints.names import expected_shapes
 from musicgen_edu.checkpoints.pretrained import named_tensors
+from musicgen_edu.checkpoints.sounds import read_melody
 from musicgen_edu.checkpoints.tensors import (
     CheckpointError,
     check_numbers,
@@ -361,3 +362,12 @@ def test_a_folder_that_lets_nobody_write_is_told_in_words(model, tmp_path, monke
     with pytest.raises(PermissionError, match=r"^Nothing .* \(Permission denied\): choose another one\.$"):
         model.save_pretrained(tmp_path)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "extractor"),
+    [({"chroma_length": 10**9}, {}), ({"chroma_length": 10**6}, {}), ({}, {"n_fft": 1}), ({}, {"n_fft": 10**9})],
+)
+def test_a_melody_that_no_memory_holds_is_refused_when_it_is_opened(config, extractor):
+    with pytest.raises(ValueError, match="Its melody has chroma_length="):
+        read_melody(config, extractor)

@@ -560,3 +560,10 @@ def test_the_error_of_a_clip_is_counted_in_decibels():
     signal = torch.ones(3, 1, 100)
     rebuilt = signal * torch.tensor([0.9, 0.0, 1.0])[:, None, None]
     torch.testing.assert_close(noise_to_signal(rebuilt, signal), torch.tensor([-20.0, 0.0, -60.0]), atol=0.01, rtol=0)
+
+
+def test_a_broken_entry_of_a_codebook_becomes_no_music():
+    codec = build(TINY)
+    codec.quantizer.vq.layers[0]._codebook.embed[5, 0] = torch.nan
+    with pytest.raises(ValueError, match="The codec hears no finite numbers"):
+        codec.encode(torch.randn(1, 1, 320))

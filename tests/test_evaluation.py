@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.checkpoints.tensors import fingerprint
@@ -230,3 +231,16 @@ def test_command_line_options_reach_the_plan(tmp_path, monkeypatch, small_model,
     assert main([*options, "--output", str(tmp_path)]) == 0
     assert plans[0].prompts == 20 and plans[0].guidance_scales == (1, 2, 3, 5) and plans[0].durations == (5, 10)
     assert plans[0].judge_clips == evaluation.QUICK.judge_clips and capsys.readouterr().out == "done\n"
+
+
+@pytest.mark.parametrize("codes", [torch.zeros(3, dtype=torch.long), torch.zeros(1, 4, 5)], ids=["one axis", "floats"])
+def test_training_codes_that_are_none_are_refused_at_the_door(tmp_path, codes):
+    save_file({"codes": codes}, tmp_path / "codes-1.safetensors")
+    with pytest.raises(ValueError, match="is damaged, or holds no codes"):
+        read_training_codes(tmp_path)
+
+
+def test_a_folder_for_training_codes_is_refused(tmp_path):
+    (tmp_path / "codes-1.safetensors").mkdir()
+    with pytest.raises(ValueError, match="codes-1.safetensors is damaged, or holds no codes"):
+        read_training_codes(tmp_path)

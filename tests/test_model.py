@@ -668,3 +668,12 @@ def test_a_progress_that_cannot_be_called_is_refused_at_once(model, own_folder, 
                  lambda: MusicGen.from_pretrained(own_folder, progress=progress)):  # fmt: skip
         with pytest.raises(TypeError, match="progress must be a function"):
             call()
+
+
+def test_a_codec_in_data_parallelism_is_saved_as_it_was(model, tmp_path):
+    wrapped = copy.deepcopy(model)
+    wrapped.codec = torch.nn.DataParallel(wrapped.codec)
+    wrapped.save_pretrained(tmp_path / "wrapped")
+    model.save_pretrained(tmp_path / "plain")
+    read = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("wrapped", "plain")]
+    assert read[0] == read[1]

@@ -20,7 +20,8 @@ import pytest
 import torch
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
-MAX_BYTES, MAX_SOUND_BYTES, MAX_CODE_LINES, MAX_PRINTED = 1_000_000, 300_000, 10, 106
+MAX_BYTES, MAX_SOUND_BYTES = 1_000_000, 300_000
+MAX_CODE_LINES, MAX_CODE_WIDTH, MAX_PRINTED = 10, 100, 106
 DATA_URI = re.compile(r"data:(\w+)/[\w.+-]+;base64,([A-Za-z0-9+/=]+)")
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~)\]-])/\w[\w.-]*/|\b[A-Z]:\\|file://")
 GRADIENTS = "gradients are on"  # a name in a notebook's namespace that no cell can use
@@ -132,6 +133,11 @@ def test_lessons_come_in_small_cells(code_cells):
     lessons = [cell for cell in code_cells if not any(tag.startswith("check-") for tag in tags(cell))]
     lengths = {cell["id"]: len([line for line in cell["source"].splitlines() if line.strip()]) for cell in lessons}
     assert not {name: length for name, length in lengths.items() if length > MAX_CODE_LINES}
+
+
+def test_no_line_of_code_is_cut_off(code_cells):
+    lines = [(cell["id"], line) for cell in code_cells for line in cell["source"].splitlines()]
+    assert not [(name, line) for name, line in lines if len(line) > MAX_CODE_WIDTH]
 
 
 def test_no_printed_line_is_wrapped_by_the_browser(code_cells):

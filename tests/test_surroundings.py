@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,13 @@ import torch
 from torch import Tensor
 
 import musicgen_edu
+from musicgen_edu import MusicGen, create_musicgen_model
 from musicgen_edu.audio import Audio
 from musicgen_edu.codec import StreamingCodecDecoder
 from musicgen_edu.composer.score import Attributes
-from musicgen_edu.inspection.attention import attend_to_prompt, draw_all_heads
+from musicgen_edu.conditioning import hear_melody
+from musicgen_edu.config import MelodyConfig
+from musicgen_edu.inspection.attention import attend_to_prompt, draw_all_heads, draw_attention
 from musicgen_edu.inspection.blind_test import Trial, _players
 from musicgen_edu.inspection.codebook_usage import measure_usage
 from musicgen_edu.inspection.codebooks import draw_codebooks, rebuild_by_codebooks
@@ -26,7 +30,7 @@ from musicgen_edu.inspection.delay_pattern import draw_pattern, pattern_grid
 from musicgen_edu.inspection.projection import multiply
 from musicgen_edu.inspection.sampling import draw_choice, score_next
 from musicgen_edu.inspection.shapes import try_shapes
-from musicgen_edu.inspection.text_states import compare_prompts
+from musicgen_edu.inspection.text_states import compare_prompts, draw_comparison
 from musicgen_edu.inspection.trace import trace
 from musicgen_edu.listening import metrics, published
 from musicgen_edu.listening.clips import Clips, in_a_room
@@ -35,6 +39,7 @@ from musicgen_edu.listening.measurements import memorisation
 from musicgen_edu.patterns import PATTERNS, create_pattern
 from musicgen_edu.reality.checks import check_order, check_parts, check_steps, check_words, surprises
 from musicgen_edu.reality.permutation_tests import grouping_test, pairing_test, sign_test
+from musicgen_edu.spectrogram import log_mel
 
 PACKAGE = Path(musicgen_edu.__file__).parent
 FACTORIES = {
@@ -279,3 +284,38 @@ def test_texts_and_codes_go_to_where_the_model_is(model, name):
         ASKED[name](moved)
     assert seen[0] == ("ids", "meta", "meta") and set(seen[1:]) <= {("codes", "meta")}
     assert len(seen) > 1 or name == "states"
+
+
+def test_under_mixed_precision_the_same_music_is_made_and_drawn():
+    """Of the shipped model, whose codes are decided so closely that text states of 8 bits change them."""
+    model = create_musicgen_model("tiny")
+    expected = model.generate("piano melody", 0.5)
+    condition = model.encode_text(["piano melody"])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.generate("piano melody", 0.5)
+        told = model.encode_text(["piano melody"])
+        picture = expected._repr_html_()
+        spectrogram = log_mel(expected.waveform[:, 0], 16_000)
+    assert torch.equal(told.states, condition.states) and told.states.dtype == torch.float32
+    assert torch.equal(found.codes, expected.codes) and torch.equal(found.waveform, expected.waveform)
+    assert picture == expected._repr_html_()
+    assert torch.equal(spectrogram, log_mel(expected.waveform[:, 0], 16_000))
+
+
+def test_a_melody_is_told_in_its_own_precision(model_config, tokenizer):
+    decoder = replace(model_config.decoder, cross_attention=False)
+    model = MusicGen(replace(model_config, decoder=decoder, melody=MelodyConfig(length=3)), tokenizer)
+    tune = torch.rand(1, 1, 4000)
+    condition, melody = model.encode_text(["piano"]), hear_melody(Audio(tune, 400), 400, MelodyConfig(length=3))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.encode_text(["piano"]).prefix, condition.prefix)
+        assert torch.equal(hear_melody(Audio(tune, 400), 400, MelodyConfig(length=3)), melody)
+
+
+def test_a_model_of_few_bits_is_drawn(model):
+    model = copy.deepcopy(model).bfloat16()
+    codes = torch.zeros(1, 4, 5, dtype=torch.long)
+    draw_attention(attend_to_prompt(model, "piano", codes), 0)
+    with torch.no_grad():
+        draw_choice(*score_next(model, "piano", codes), top_k=0)
+    draw_comparison(compare_prompts(model, "piano", "sad piano"))

@@ -837,3 +837,11 @@ def test_the_shipped_codes_and_clips_need_no_synthesizer():
     assert coded.onsets.any(dim=1).all() and not coded.onsets[:, :4].any(), "every clip begins with silence"
     assert set(clips) == set(INSTRUMENTS)
     assert all(clip.waveform.shape == (1, 1, 64_000) and clip.waveform.abs().max() > 0.05 for clip in clips.values())
+
+
+def test_bfloat16_that_a_gpu_only_imitates_is_not_used(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: asked.update(options) or False)
+    monkeypatch.setattr(loop, "Accelerator", lambda **options: options)
+    assert loop.create_accelerator()["mixed_precision"] == "no" and asked == {"including_emulation": False}

@@ -48,10 +48,12 @@ def find_folder(source: str | os.PathLike, revision: str | None = None) -> Path:
         ConnectionError: the model is not on this machine, and the hub cannot be reached.
         OSError: the disk has no room for it.
         ValueError: the model has pickles only.
-        TypeError: `source` is neither a path nor a name.
+        TypeError: `source` is neither a path nor a name, or `revision` is no name.
     """
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"A checkpoint is a folder, or a name such as {META['small']!r}, not {source!r}.")
+    if revision is not None and not isinstance(revision, str):
+        raise TypeError(f"A revision is a branch, a tag or a commit's letters, not {revision!r:.60}.")
     if os.path.isdir(source) or not isinstance(source, str) or not _NAME.fullmatch(source):
         return Path(source)
     if source in META.values():

@@ -60,7 +60,8 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
         named |= _state("audio_enc_to_dec_proj.", model.melody_projection)
     for name, tensor in _state("", model.decoder).items():
         named[("decoder." if name.startswith("lm_heads.") else "decoder.model.decoder.") + name] = tensor
-    return named | {f"audio_encoder.{name}": tensor for name, tensor in model.codec.export_state_dict().items()}
+    codec = getattr(model.codec, "module", model.codec)  # out of data parallelism, as below
+    return named | {f"audio_encoder.{name}": tensor for name, tensor in codec.export_state_dict().items()}
 
 
 def _state(prefix: str, module: nn.Module) -> dict[str, Tensor]:

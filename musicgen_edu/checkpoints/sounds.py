@@ -14,6 +14,8 @@ from musicgen_edu.config import MelodyConfig, MusicGenConfig
 
 Json = dict[str, Any]
 _CONFIG_NAMES = {"bins": "num_chroma", "length": "chroma_length"}
+MAX_COLUMNS = 10_000  # beside the codes: attention grows with its square
+MIN_WINDOW, MAX_WINDOW = 64, 2**20  # samples
 _EXTRACTOR_NAMES = {"window": "n_fft", "hop_length": "hop_length"}
 
 
@@ -57,7 +59,13 @@ def read_melody(config: Json, extractor: Json) -> MelodyConfig:
     for field, name in _EXTRACTOR_NAMES.items():
         value = extractor.get(name, getattr(own, field))
         read[field] = checked(f"preprocessor_config.json has {name}", value, int)
-    return MelodyConfig(**read)
+    melody = MelodyConfig(**read)
+    if melody.length > MAX_COLUMNS or not MIN_WINDOW <= melody.window <= MAX_WINDOW:
+        raise ValueError(
+            f"Its melody has chroma_length={melody.length} and n_fft={melody.window}: at most {MAX_COLUMNS} columns, "
+            f"and windows of {MIN_WINDOW} to {MAX_WINDOW} samples."
+        )
+    return melody
 
 
 def check_melody(melody: MelodyConfig, model_width: int, sample_rate: int, extractor: Json) -> None:

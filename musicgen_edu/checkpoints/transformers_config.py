@@ -30,6 +30,7 @@ from musicgen_edu.config import (
 
 Json = dict[str, Any]
 MODEL_TYPES = ("musicgen", "musicgen_melody")
+MAX_RATIOS = 16  # strides of a codec
 DEFAULT_SECONDS = 8  # how long a clip transformers makes of a folder of ours unless told otherwise
 
 # Our field -> the key in transformers' config.
@@ -219,6 +220,11 @@ def _check_text_encoder(config: TextEncoderConfig) -> None:
 
 def _read_codec(given: Json, codec: CodecConfig) -> CodecConfig:
     """Check what depends on more than one value, and count the codebooks."""
+    if len(codec.ratios) > MAX_RATIOS or codec.hop_length > codec.sample_rate:
+        raise ValueError(
+            f"Its codec has {len(codec.ratios)} upsampling_ratios: at most {MAX_RATIOS}, and together no more than "
+            f"its {codec.sample_rate} samples a second."
+        )
     if given.get("codebook_dim") not in (None, codec.hidden_size):
         raise ValueError(
             f"Its codec has codebook_dim={given['codebook_dim']!r}; only {codec.hidden_size} is supported."

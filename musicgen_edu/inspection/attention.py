@@ -75,7 +75,7 @@ def attend_to_prompt(model: MusicGen, prompt: str, codes: Int[Tensor, "1 codeboo
     sequence = model.pattern.interleave(codes.to(model.decoder.device), model.config.decoder.special_token)
     steps = model.pattern.step_index(codes.shape[2])[0] - 1  # the logits of a step are those of the next column
     weights = record_cross_attention(model.decoder, sequence[:, :, :-1], condition)
-    return AttentionMaps(weights[:, :, steps].cpu(), pieces)
+    return AttentionMaps(weights[:, :, steps].float().cpu(), pieces)
 
 
 def draw_attention(maps: AttentionMaps, layer: int, head: int | None = None, frame: int | None = None) -> Picture:

@@ -34,7 +34,7 @@ def score_next(model: MusicGen, prompt: str, columns: Int[Tensor, "1 codebooks s
     """
     condition, columns = model.encode_text([prompt]), columns.to(model.decoder.device)
     with_prompt, without = model.decoder(columns, condition), model.decoder(columns, condition.null())
-    return with_prompt[0, :, -1].cpu(), without[0, :, -1].cpu()
+    return with_prompt[0, :, -1].float().cpu(), without[0, :, -1].float().cpu()
 
 
 def next_code(

@@ -65,7 +65,7 @@ def compare_prompts(
         raise ValueError(f"A prompt has {longest} pieces and the picture has room for {MAX_SHOWN}: shorten it.")
     ids, mask = (each.to(model.decoder.device) for each in model.tokenizer([first, second]))
     with torch.no_grad():
-        of_first, of_second = model.text_encoder(ids, mask).cpu()
+        of_first, of_second = model.text_encoder(ids, mask).float().cpu()
     shift = torch.zeros_like(of_first[0, 0]) if centre is None else centre
     pairs = of_first[: len(pieces[0]), None] - shift, of_second[None, : len(pieces[1])] - shift
     return Comparison(*([piece.strip("▁") for piece in row] for row in pieces), F.cosine_similarity(*pairs, dim=-1))

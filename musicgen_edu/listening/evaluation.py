@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from musicgen_edu._arguments import Parser
+from musicgen_edu._checks import check_codes
 from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.checkpoints.tensors import fingerprint
 from musicgen_edu.composer.render import SAMPLE_RATE, Renderer
@@ -117,8 +118,8 @@ def read_training_codes(folder: Path) -> list[Tensor]:
 
 def _read_codes(file: Path) -> Tensor:
     try:
-        return load_file(file)["codes"]
-    except (SafetensorError, KeyError) as error:
+        return check_codes(load_file(file)["codes"])
+    except (SafetensorError, KeyError, OSError, TypeError) as error:
         raise ValueError(
             f"{one_line(file)} is damaged, or holds no codes ({error}): let training make it again."
         ) from error

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from musicgen_edu.codec import Codec
+from musicgen_edu.devices import own_precision
 from musicgen_edu.spectrogram import mel_distance
 
 SILENCE = 1e-6  # a mean square that counts as silence: −60 dB
@@ -30,10 +31,10 @@ class CodecObjective(nn.Module):
         latents = self.codec.encoder(waveform).float()
         commitment = latents.new_zeros(())
         if self.quantize:
-            with torch.autocast(latents.device.type, enabled=False):
+            with own_precision(latents.device):
                 latents, commitment = quantize_for_training(self.codec, latents)
         rebuilt = self.codec.decoder(latents).float()
-        with torch.autocast(latents.device.type, enabled=False):
+        with own_precision(latents.device):
             noise = noise_to_signal(rebuilt, waveform).mean()
             mel = mel_distance(rebuilt, waveform, self.codec.config.sample_rate)
         loss = noise / 10 + mel / 5 + commitment

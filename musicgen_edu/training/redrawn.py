@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from musicgen_edu.config import SamplingSettings
+from musicgen_edu.devices import own_precision
 from musicgen_edu.model import MusicGen
 from musicgen_edu.sampling import apply_guidance, create_generators, filter_logits, sample
 from musicgen_edu.spectrogram import mel_distance
@@ -42,7 +43,7 @@ class RedrawnObjective(SharpenObjective):
     def forward(self, batch: tuple[Pair, Pair]) -> dict[str, Tensor]:
         """The loss over real and redrawn codes, and the parts of each."""
         figures = {"loss": 0.0}
-        with torch.autocast(batch[0][0].device.type, enabled=False):
+        with own_precision(batch[0][0].device):
             kinds = ("real", REAL_WEIGHTS), ("redrawn", REDRAWN_WEIGHTS)
             for (kind, weights), (waveform, codes) in zip(kinds, batch, strict=True):
                 rebuilt = self.codec.decoder(self.codec.dequantize(codes))

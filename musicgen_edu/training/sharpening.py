@@ -22,6 +22,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from musicgen_edu.codec import Codec
+from musicgen_edu.devices import own_precision
 from musicgen_edu.spectrogram import log_mel_pairs
 from musicgen_edu.training.codec import noise_to_signal
 from musicgen_edu.training.codec_start import convolutions, norm_and_direction
@@ -53,7 +54,7 @@ class SharpenObjective(nn.Module):
 
     def forward(self, waveform: Float[Tensor, "batch channels samples"]) -> dict[str, Tensor]:
         """The loss and its parts: error against signal, distances as heard in dB, of partials and of loud highs."""
-        with torch.autocast(waveform.device.type, enabled=False):
+        with own_precision(waveform.device):
             rebuilt = self._rebuild(waveform)
             losses = self._distances(rebuilt, waveform) | self._loud_distances(rebuilt, waveform)
         loss = sum(weight * losses[name] for name, weight in WEIGHTS.items())
@@ -94,7 +95,7 @@ class AdversarialObjective(SharpenObjective):
 
     def forward(self, waveform: Float[Tensor, "batch channels samples"]) -> dict[str, Tensor]:
         """The loss and its parts; "judged" is the discriminator's own, 2 where it cannot tell real from rebuilt."""
-        with torch.autocast(waveform.device.type, enabled=False):
+        with own_precision(waveform.device):
             rebuilt = self._rebuild(waveform)
             level = emphasise(waveform).square().mean(dim=(1, 2), keepdim=True).add(1e-6).rsqrt()
             scores, maps = self.discriminator(emphasise(waveform) * level)
