@@ -839,6 +839,7 @@ def test_the_shipped_codes_and_clips_need_no_synthesizer():
     assert all(clip.waveform.shape == (1, 1, 64_000) and clip.waveform.abs().max() > 0.05 for clip in clips.values())
 
 
+@pytest.mark.usefixtures("unchecked_annotations")
 def test_bfloat16_that_a_gpu_only_imitates_is_not_used(monkeypatch):
     asked = {}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
