@@ -840,6 +840,14 @@ def test_the_shipped_codes_and_clips_need_no_synthesizer():
 
 
 @pytest.mark.usefixtures("unchecked_annotations")
+def test_bfloat16_without_instructions_for_it_is_not_used(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(loop, "Accelerator", lambda **options: options)
+    assert loop.create_accelerator()["mixed_precision"] == "no"
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
 def test_bfloat16_that_a_gpu_only_imitates_is_not_used(monkeypatch):
     asked = {}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

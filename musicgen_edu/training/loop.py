@@ -33,9 +33,10 @@ DRAWERS = 6  # processes that draw batches beside a GPU
 def create_accelerator() -> Accelerator:
     """`accelerate` with bfloat16 arithmetic where the processor has it."""
     on_gpu = torch.cuda.is_available()
-    has_bfloat16 = (
-        torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else torch.cpu._is_avx512_bf16_supported()
-    )
+    if on_gpu:
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)  # imitated it is slower than float32
+    else:  # oneDNN may have been told to leave the processor's newer instructions alone
+        has_bfloat16 = torch.cpu._is_avx512_bf16_supported() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # the others wait while one renders the music
     # Without cpu=True, `accelerate` takes several CPU processes for so many separate runs.
     return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if has_bfloat16 else "no",
