@@ -330,23 +330,12 @@ def test_any_folder_to_save_to(model, tmp_path, name, in_the_way):
         assert not [file for file in folder.parent.iterdir() if file.name.startswith(".") and file != folder]
 
 
-@pytest.mark.parametrize(
-    ("file", "keys", "value"),
-    [
-        ("config.json", ("audio_encoder", "upsampling_ratios"), [10**9] * 37),
-        ("config.json", ("audio_encoder", "upsampling_ratios"), [2] * 1084),
-        ("config.json", ("audio_encoder", "upsampling_ratios"), [10**9] * 100_000),
-    ],
-    ids=["huge", "many", "endless"],
-)
-def test_numbers_that_overflow_are_refused(good_folder, file, keys, value):
+@pytest.mark.parametrize("ratios", [[10**9] * 37, [2] * 1084, [10**9] * 100_000], ids=["huge", "many", "endless"])
+def test_strides_that_overflow_are_refused(good_folder, ratios):
     def change(folder):
-        content = json.loads((folder / file).read_text())
-        part = content
-        for key in keys[:-1]:
-            part = part[key]
-        part[keys[-1]] = value
-        (folder / file).write_text(json.dumps(content))
+        config = json.loads((folder / "config.json").read_text())
+        config["audio_encoder"]["upsampling_ratios"] = ratios
+        (folder / "config.json").write_text(json.dumps(config))
 
     assert from_changed(good_folder, change) is None
 
