@@ -243,7 +243,8 @@ class StreamingCodecDecoder:
         self._lstm_state = None
         width = config.num_filters * 2 ** len(config.ratios)
         # A causal convolution looks back by all its taps but one, another one by half as many to each side.
-        self._head = _OverlappedLayers(layers[:1], width, config.kernel_size - 1, 1)
+        taps = config.kernel_size - 1 if config.causal else config.kernel_size // 2
+        self._head = _OverlappedLayers(layers[:1], width, taps, 1)
         self._tail = _OverlappedLayers(layers[1 + has_lstm :], config.channels, _reach(config), config.hop_length)
 
     @torch.no_grad()

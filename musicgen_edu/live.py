@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -30,7 +31,8 @@ LONGEST = 24 * 3600  # seconds of a session: it has to end somewhere
 WINDOW, STRIDE = 20.0, 15.0  # seconds: reading 5 s again must take less time than lies ready
 CHUNK = 0.2  # seconds that are decoded at once
 AHEAD = 0.8  # seconds that lie ready: fewer, and a busy machine falls silent; more, and other words are heard later
-LEAST_AHEAD = 0.4  # to which that falls where music is written far more than twice as fast as it plays
+RESERVE = 0.25  # with what the slowest chunk of late took, all that must lie ready where that is less
+OF_LATE = 100  # chunks: in so many, a window has been read again
 MORE_AHEAD, MOST_AHEAD = 0.2, 1.6  # what is added each time the sound runs dry, and where that ends
 THREAD = "musicgen-edu live"
 PATIENCE = 60.0  # seconds without a word from the listener, after which nobody listens
@@ -139,6 +141,7 @@ class Player:
         self._plays = False  # nothing is heard before the first report
         self._dry = 0
         self._seconds_made = self._seconds_busy = 0.0
+        self._took: deque[float] = deque(maxlen=OF_LATE)  # seconds that each chunk of late took
         self._thread: threading.Thread | None = None
 
     @property
@@ -148,10 +151,10 @@ class Player:
 
     @property
     def ahead(self) -> float:
-        """Seconds that lie ready for what other work may take: more where music is written slowly, or has run dry."""
+        """Seconds that lie ready while a chunk is written: more where some take long, or the sound has run dry."""
         if self._ahead is not None:
             return self._ahead
-        enough = LEAST_AHEAD + (AHEAD - LEAST_AHEAD) * 2 / max(2.0, self.speed)
+        enough = min(AHEAD, RESERVE + max(self._took, default=AHEAD))
         return min(enough + MORE_AHEAD * self._dry, MOST_AHEAD)
 
     def start(self) -> None:
@@ -181,7 +184,8 @@ class Player:
                 chunk = next(self.session, None)
                 if chunk is None:
                     return
-                self._seconds_busy += time.perf_counter() - began
+                self._took.append(time.perf_counter() - began)
+                self._seconds_busy += self._took[-1]
                 self._seconds_made += chunk.duration
                 self._deliver(chunk)
         except Exception as error:  # a thread's own message would be seen by nobody

@@ -3,8 +3,8 @@
 A step of generation reads every weight once and uses it for two rows only, those of guidance; so it can be no faster
 than the memory hands the weights over. A rung says how they are held:
 
-    fp32   32 bits, in oneDNN's blocked layout: the same numbers, the same tokens
-    bf16   16 bits, in the same layout; linear layers take and give bfloat16
+    fp32   32 bits: the same numbers, the same tokens
+    bf16   16 bits, in oneDNN's blocked layout; linear layers take and give bfloat16
     int8    8 bits and one scale a row of weights (LLM.int8(), arXiv:2208.07339, 2.1 and 3.1, without its outliers)
     int4    4 bits, a scale and an offset for every 32 weights (group-wise, as in GPTQ, arXiv:2210.17323, section 4)
 
@@ -19,13 +19,15 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from musicgen_edu.devices import return_freed_memory
+from musicgen_edu.devices import has_bfloat16, mkl_is_fast, return_freed_memory
 from musicgen_edu.steps import attend, check_compiler, multiply_packed, run_compiled
 
 GROUP = 32  # weights that share a scale and an offset in int4
+MANY = 64  # rows from which on it pays to widen int8's weights first, as when codes that are known are read
 BLOCK = 256  # columns that are quantised at once
 NOTHING = None, ()  # waits for a layer that reads the same states
 SHRINKAGES = 5  # ranges that are tried for each group, from its whole spread down to 70 % of it
@@ -74,8 +76,8 @@ class Product:
         return self  # nothing in it changes
 
 
-class Float32(Product):
-    """oneDNN's blocked layout: what lies side by side is what the processor multiplies at once."""
+class Blocked(Product):
+    """oneDNN's layout: what lies side by side is what the processor multiplies at once."""
 
     dtype = torch.float32
 
@@ -90,12 +92,23 @@ class Float32(Product):
         return torch.ops.mkldnn._linear_pointwise(states, *self.held, None, "none", [], "")
 
     def __reduce__(self):
-        (weight,) = self.held  # oneDNN's own tensors cannot be pickled
-        return type(self), (weight.to_dense(), self.sizes)
+        return type(self), (self.held[0].to_dense(), self.sizes)  # oneDNN's own tensors cannot be pickled
 
 
-class BFloat16(Float32):
-    """The same layout in half of the bytes: 8 bits of mantissa, summed in float32."""
+class Float32(Blocked):
+    """The weights themselves: as they are where MKL multiplies fast, else in oneDNN's layout."""
+
+    def hold(self, weight: Float[Tensor, "columns width"]) -> tuple[Tensor, ...]:
+        """Return the weights in the layout that is read faster here."""
+        return (weight.to(self.dtype).contiguous(),) if mkl_is_fast() else super().hold(weight)
+
+    def multiply(self, states: Float[Tensor, "rows width"]) -> Float[Tensor, "rows columns"]:
+        """Return states @ weightᵀ, summed in float32."""
+        return super().multiply(states) if self.held[0].is_mkldnn else F.linear(states, *self.held)
+
+
+class BFloat16(Blocked):
+    """oneDNN's layout in half of the bytes: 8 bits of mantissa, summed in float32."""
 
     dtype = torch.bfloat16
 
@@ -110,7 +123,10 @@ class Int8(Product):
 
     def multiply(self, states: Float[Tensor, "rows width"]) -> Float[Tensor, "rows columns"]:
         """Return states @ weightᵀ, summed in float32."""
-        return torch.ops.aten._weight_int8pack_mm(states, *self.held)
+        numbers, scale = self.held
+        if len(states) >= MANY and has_bfloat16():  # the kernel below is for a few rows
+            return F.linear(states, numbers.to(self.dtype)) * scale  # bfloat16 holds these numbers exactly
+        return torch.ops.aten._weight_int8pack_mm(states, numbers, scale)
 
 
 class Int4(Product):
@@ -149,9 +165,8 @@ def quantize_to_4_bits(weight: Float[Tensor, "columns width"]) -> tuple[Tensor, 
         start = (high + low) / 2 - 7.5 * width
         error = (_to_numbers(groups, width, start) * width[..., None] + start[..., None] - groups).square().sum(dim=-1)
         better = error < best
-        best, scale, offset = (
-            torch.where(better, new, old) for new, old in ((error, best), (width, scale), (start, offset))
-        )
+        pairs = (error, best), (width, scale), (start, offset)
+        best, scale, offset = (torch.where(better, new, old) for new, old in pairs)
     return _to_numbers(groups, scale, offset).flatten(1).to(torch.int32), scale, offset
 
 
@@ -200,9 +215,8 @@ def optimize(decoder: nn.Module, rung: str | None, keep_weights: bool = True, co
     """Let a decoder's linear layers multiply with weights packed for `rung`; None goes back to the weights themselves.
 
     For inference on the CPU. Parameters keep their names and, with `keep_weights`, their values. Without it each
-    layer's weights are given up as soon as they are packed, so that both never lie in memory at once: the parameters
-    stay as shapes without values, and there is no way back. With `compiled`, the steps of generation are compiled too
-    (`steps.py`), when the first of them is taken.
+    layer's weights are given up as soon as they are packed: the parameters stay as shapes without values, and there is
+    no way back. With `compiled`, the steps of generation are compiled too (`steps.py`), when the first is taken.
     Raises ValueError for an unknown rung, where these weights or this processor do not allow it, where weights that
     were given up would be needed, and where nothing can be compiled.
     """

@@ -1,7 +1,7 @@
 """Room 14, second half: what stands between the products of a step, faster.
 
 With few bits a step spends half of its time between its products: norms, sums, casts, attention to a short past, each
-of them a call of its own. `attend` is attention for a single step. And `torch.compile` (Ansel et al. 2024,
+of them a call of its own. `attend` leaves the past as it lies. And `torch.compile` (Ansel et al. 2024,
 doi:10.1145/3620665.3640366) reads the very same layers and writes C++ for all that lies between two products, which
 stay PyTorch's own. Only steps with a past are compiled: a clip's first step, and codes that are known already, are read
 as ever.
@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-WHOLE = 256  # positions of a past in bfloat16 that are attended to as they lie; what is left over is widened
+from musicgen_edu.devices import mkl_is_fast
+
 AT_ONCE = 4  # layers in one call: more save time at each step, and take longer to compile
 FORMS = 64  # a step is compiled anew for another rung, another number of threads, for one row instead of several …
 # What may change from call to call without that: rows, words, reserved steps and how many are written.
@@ -101,31 +102,15 @@ def attend(
     mask: Bool[Tensor, "#batch 1 #steps positions"] | None = None,
     is_causal: bool = False,
 ) -> Float[Tensor, "batch heads steps head_size"]:
-    """Attention as in `F.scaled_dot_product_attention`, faster for one new step and for bfloat16.
+    """`F.scaled_dot_product_attention`, which reads keys and values as they lie in the cache.
 
-    PyTorch's fused kernel is made for many queries. With a single one, which may look at all positions, two products
-    that read keys and values as they lie in the cache are faster. bfloat16 is widened where it is little and copying it
-    costs next to nothing, and for the fused kernel, which is several times slower in it. A long past is read as it is:
-    the softmax is of float32 scores that were rounded once more, by as much as queries and keys were before.
+    bfloat16 is widened first where it would be multiplied slowly, although that copies the whole past.
     """
     if torch.compiler.is_compiling():
         return _attend_one_step(queries, keys, values, mask)
-    one_step = queries.shape[2] == 1 and mask is None
-    if not one_step:
-        wide = queries.float(), keys.float(), values.float()
-        return F.scaled_dot_product_attention(*wide, mask, is_causal=is_causal)
-    # oneDNN keeps a program for each shape that it multiplied, a megabyte and a half for a new length of the past: so
-    # lengths grow by `WHOLE`, not by 1.
-    reads_narrow = keys.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    whole = keys.shape[2] // WHOLE * WHOLE if reads_narrow else 0
-    query = queries * queries.shape[-1] ** -0.5
-    scores = keys[:, :, whole:].float() @ query.float().mT  # keys · query, not query · keysᵀ: rows are read whole
-    if not whole:
-        return scores.mT.softmax(dim=-1) @ values.float()
-    scores = torch.cat([(keys[:, :, :whole] @ query.mT).float(), scores], dim=2)
-    weights = scores.mT.softmax(dim=-1)
-    early = weights[..., :whole].to(values.dtype) @ values[:, :, :whole]
-    return early.float() + weights[..., whole:] @ values[:, :, whole:].float()
+    if keys.dtype == torch.bfloat16 and not mkl_is_fast():
+        queries, keys, values = queries.float(), keys.float(), values.float()
+    return F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=is_causal)
 
 
 def _attend_one_step(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:

@@ -62,10 +62,10 @@ def page(model, monkeypatch):
 def test_the_page_gets_the_session_a_little_ahead_until_it_says_stop(page, model):
     assert "Press Play" in page.said.value and "knows every word" in page.words.value
     page.say("play", number=7)
-    page.wait(lambda: len(page.sound(7)) >= live.LEAST_AHEAD * 400)
+    page.wait(lambda: len(page.sound(7)) >= live.RESERVE * 400)
     assert "Playing “happy piano”." in page.said.value
     page.say("heard", number=7, seconds=1.0, dry=0)
-    page.wait(lambda: len(page.sound(7)) >= (1.0 + live.LEAST_AHEAD) * 400)
+    page.wait(lambda: len(page.sound(7)) >= (1.0 + live.RESERVE) * 400)
     page.say("stop")
     assert "Stopped." in page.said.value
     found, session = page.sound(7), LiveSession(model, "happy piano", seed=3, guidance_scale=GUIDANCE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from dataclasses import replace
@@ -175,14 +174,16 @@ def test_a_thread_writes_a_little_ahead_and_no_more(model):
     assert torch.equal(torch.cat([chunk.waveform for chunk in listener.chunks], dim=2), again)
 
 
-def test_the_faster_music_is_written_the_less_lies_ready(model):
+def test_what_lies_ready_outlasts_the_slowest_chunk_of_late(model):
     player = Player(LiveSession(model, "piano"), print, print)
     assert player.ahead == live.AHEAD == 0.8, "nothing is known yet"
-    for speed, ahead in ((0.5, 0.8), (2.0, 0.8), (4.0, 0.6), (8.0, 0.5)):
-        player._seconds_made, player._seconds_busy = speed, 1.0
+    for took, ahead in ((0.7, 0.8), (0.1, 0.8)):
+        player._took.append(took)
         assert player.ahead == pytest.approx(ahead)
-    player._seconds_made = math.inf
-    assert player.ahead == live.LEAST_AHEAD
+    player._took.extend([0.1] * (live.OF_LATE - 1))
+    assert player.ahead == pytest.approx(0.35), "a slow chunk is forgotten when a window has gone by"
+    player._took.append(0.3)
+    assert player.ahead == pytest.approx(0.55)
     assert Player(player.session, print, print, ahead=0.3).ahead == 0.3
 
 

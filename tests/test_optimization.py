@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from reference import decoder_in_transformers
 from torch import nn
 
-from musicgen_edu import MusicGen, create_musicgen_model
+from musicgen_edu import MusicGen, create_musicgen_model, optimization, steps
 from musicgen_edu.checkpoints.pretrained import named_tensors
 from musicgen_edu.conditioning import Condition
 from musicgen_edu.config import DecoderConfig
 from musicgen_edu.decoder import DecoderCache, MusicGenDecoder
+from musicgen_edu.devices import mkl_is_fast
 from musicgen_edu.optimization import PRODUCTS, PackedLinear, optimize, quantize_to_4_bits
 from musicgen_edu.sampling import apply_guidance
-from musicgen_edu.steps import WHOLE, attend
+from musicgen_edu.steps import attend
 
 CONFIG = DecoderConfig(32, 4, 64, 2, 4, 128, text_hidden_size=16)
 # The largest error of a logit, relative to their spread: about 2⁻²³, 2⁻⁸, 1/254 and 1/30 of a weight, over two layers.
@@ -195,16 +196,52 @@ def test_four_bits_are_the_best_of_their_kind():
     torch.testing.assert_close(numbers * scale + offset, constant)
 
 
-@pytest.mark.parametrize(("dtype", "positions"), [(torch.float32, 650), (torch.bfloat16, 650), (torch.bfloat16, 40)])
-def test_attention_is_the_fused_kernels(dtype, positions):
-    keys, values = (torch.randn(2, 3, 700, 16, dtype=dtype)[:, :, :positions] for _ in range(2))
-    for steps, mask in ((1, None), (4, None), (1, torch.rand(2, 1, 1, positions) > 0.5)):
-        queries = 3 * torch.randn(2, 3, steps, 16, dtype=dtype)
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_is_the_fused_kernels(dtype, fast, monkeypatch):
+    monkeypatch.setattr(steps, "mkl_is_fast", lambda: fast)
+    keys, values = (torch.randn(2, 3, 700, 16, dtype=dtype)[:, :, :650] for _ in range(2))
+    for count, mask in ((1, None), (4, None), (1, torch.rand(2, 1, 1, 650) > 0.5)):
+        queries = 3 * torch.randn(2, 3, count, 16, dtype=dtype)
         found = attend(queries, keys, values, mask)
-        wanted = F.scaled_dot_product_attention(queries.double(), keys.double(), values.double(), mask).float()
-        rounded = can_use_bf16 and dtype == torch.bfloat16 and positions >= WHOLE and steps == 1 and mask is None
-        tolerance = 0.03 if rounded else 1e-5  # only one step that reads a long past as it lies rounds once more
-        torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
+        wanted = F.scaled_dot_product_attention(queries.double(), keys.double(), values.double(), mask)
+        tolerance = 0.03 if fast and dtype == torch.bfloat16 else 1e-5  # what is read as it lies is rounded once more
+        torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance)
+
+
+@torch.no_grad()
+def test_weights_lie_as_they_are_where_mkl_is_fast(decoder, monkeypatch):
+    codes, condition = make_inputs(CONFIG)
+    wanted = decoder(codes, condition)
+    for fast in (True, False):
+        monkeypatch.setattr(optimization, "mkl_is_fast", lambda fast=fast: fast)
+        optimize(decoder, "fp32")
+        assert all(layer.product.held[0].is_mkldnn != fast for layer in decoder.lm_heads)
+        torch.testing.assert_close(decoder(codes, condition), wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(pickle.loads(pickle.dumps(decoder))(codes, condition), wanted, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("narrow", [True, False])
+def test_many_rows_are_multiplied_as_few_are(narrow, monkeypatch):
+    monkeypatch.setattr(optimization, "has_bfloat16", lambda: narrow)
+    product, states = PRODUCTS["int8"](torch.randn(96, 64), [96]), torch.randn(3 * optimization.MANY, 64).bfloat16()
+    one_by_one = torch.cat([product(row[None], 0) for row in states])
+    numbers, scale = product.held
+    wanted = states.double() @ (numbers.double() * scale.double()[:, None]).T
+    for found in (product(states, 0), one_by_one):
+        assert (found.double() - wanted).abs().max() < 0.01 * wanted.abs().max()  # two roundings to bfloat16
+
+
+@pytest.mark.parametrize(
+    ("processor", "capability", "fast"),
+    [("GenuineIntel", "AVX512", True), ("GenuineIntel", "AVX2", False), ("AuthenticAMD", "AVX512", False)],
+)
+def test_mkl_is_fast_on_intels_processors_with_avx512(processor, capability, fast, tmp_path, monkeypatch):
+    file = tmp_path / "cpuinfo"
+    file.write_text(f"processor : 0\nvendor_id\t: {processor}\n")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert mkl_is_fast(file) == (fast and torch.backends.mkl.is_available())
 
 
 def test_memory_does_not_grow_with_every_step():

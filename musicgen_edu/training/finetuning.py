@@ -43,7 +43,7 @@ from musicgen_edu.training.loop import claim, create_accelerator, fit
 
 # Every matrix of every layer, and the heads, which must learn to choose codes that they seldom chose; embeddings stay.
 ADAPTED = r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)|lm_heads\.\d+"
-LEARNING_RATES = {"adapters": 2e-3, "all weights": 5e-4}  # adapters begin at 0 and have further to go
+LEARNING_RATES = {"adapters": 1e-3, "all weights": 5e-4}  # adapters begin at 0 and have further to go
 WORD_RATE = 5.0  # times the learning rate: a word's vector has as far to go as an adapter, in numbers 30 times as large
 BATCH_OF_PROMPTS = 8  # that are played at a time
 
@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--steps", type=int, default=FineTuning.steps, help="default: %(default)s")
     add("--rank", type=int, default=FineTuning.rank, help="of the low-rank adapters (default: %(default)s)")
     add("--all-weights", action="store_true", help="train the whole decoder instead of adapters")
-    add("--learning-rate", metavar="R", type=float, help="default: 2e-3 for adapters, 5e-4 for all weights")
+    add("--learning-rate", metavar="R", type=float, help="default: 1e-3 for adapters, 5e-4 for all weights")
     add("--batch", type=int, default=FineTuning.batch, help="excerpts a step (default: %(default)s)")
     add("--seconds", type=float, default=FineTuning.seconds, help="of the longest excerpt (default: %(default)s)")
     add("--seed", type=int, default=0, help="default: %(default)s")

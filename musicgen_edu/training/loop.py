@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from musicgen_edu.devices import has_bfloat16
 from musicgen_edu.files import one_line, write_whole
 
 STATE_FILE = "state.safetensors"
@@ -34,12 +35,12 @@ def create_accelerator() -> Accelerator:
     """`accelerate` with bfloat16 arithmetic where the processor has it."""
     on_gpu = torch.cuda.is_available()
     if on_gpu:
-        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)  # imitated it is slower than float32
-    else:  # oneDNN may have been told to leave the processor's newer instructions alone
-        has_bfloat16 = torch.cpu._is_avx512_bf16_supported() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        narrow = torch.cuda.is_bf16_supported(including_emulation=False)  # imitated it is slower than float32
+    else:
+        narrow = has_bfloat16()
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # the others wait while one renders the music
     # Without cpu=True, `accelerate` takes several CPU processes for so many separate runs.
-    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if has_bfloat16 else "no",
+    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if narrow else "no",
                        kwargs_handlers=[patience])  # fmt: skip
 
 

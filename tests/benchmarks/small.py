@@ -28,7 +28,7 @@ from transformers import (  # isort: skip
 TEXT_TOKENS = 10
 # What a step consists of, by words in the names of PyTorch's operations.
 KINDS = {
-    "products with weights": ("_linear_pointwise", "pack_mm"),
+    "products with weights": ("_linear_pointwise", "pack_mm", "aten::linear", "aten::mm", "aten::addmm"),
     "attention": ("attention", "bmm", "softmax"),
     "norms and activations": ("norm", "gelu"),
     "copies and other precisions": ("copy", "aten::cat", "aten::repeat"),

@@ -1,11 +1,11 @@
 """Other words in live music, in many sessions at once and without a browser: how surely are they heard?
 
-    python tests/benchmarks/switches.py [--guidance 2 2.5 3] [--sessions 24] [--first-seed 0]
+    python tests/benchmarks/switches.py [--guidance 2 2.5 3] [--sessions 24] [--first-seed 0] [--rung int8]
 
 What `live.py` plays, written only: each session changes its instrument six times, in windows as a live session has
 them. The judge of single seconds hears the second that begins so long after the words count; `live.py` asks for the one
-that begins at about 0, since words count from a second after they were said, and it ends two seconds after that. Shares
-come with Wilson's interval.
+that begins at about 0.45, since words count from half a second after they were said, and it ends two seconds after
+that. Shares come with Wilson's interval.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from musicgen_edu.inspection.live import GUIDANCE
 from musicgen_edu.listening.judges import Judge
 from musicgen_edu.listening.metrics import wilson_interval
 from musicgen_edu.live import STRIDE, WINDOW
+from musicgen_edu.optimization import PRODUCTS
 
 CHANGES = 6
 BEGINNINGS = 0.0, 0.25, 0.5, 1.0, 3.0  # seconds after the words count
@@ -77,9 +78,10 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, nargs="+", default=[2.0, GUIDANCE, 3.0])
     parser.add_argument("--sessions", type=int, default=24)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--rung", choices=PRODUCTS, help="of the decoder (default: as it is)")
     args = parser.parse_args()
     judge, share = train_listener()
-    model, names = create_musicgen_model("tiny"), choose_names(args.sessions)
+    model, names = create_musicgen_model("tiny").optimize(args.rung), choose_names(args.sessions)
     print(f"judge of single seconds: {share:.2f} of held-out ones right; {args.sessions * CHANGES} changes")
     for guidance in args.guidance:
         sound = write(model, names, guidance, args.first_seed)
