@@ -3,9 +3,9 @@
     python tests/benchmarks/switches.py [--guidance 2 2.5 3] [--sessions 24] [--first-seed 0] [--rung int8]
 
 What `live.py` plays, written only: each session changes its instrument six times, in windows as a live session has
-them. The judge of single seconds hears the second that begins so long after the words count; `live.py` asks for the one
-that begins at about 0.45, since words count from half a second after they were said, and it ends two seconds after
-that. Shares come with Wilson's interval.
+them. The judge of single seconds hears the second that begins so long after the words count; the last one that
+`live.py` hears begins at about 0.45, since words count from half a second after they were said. Shares come with
+Wilson's interval.
 """
 
 from __future__ import annotations
