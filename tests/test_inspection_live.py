@@ -101,7 +101,7 @@ def test_when_the_sound_runs_dry_the_view_says_what_helps(page):
     page.say("play", number=1)
     page.wait(lambda: page.of_kind("sound"))
     page.say("heard", number=1, seconds=0.5, dry=1)
-    assert "The sound ran dry once" in page.said.value and "model.optimize(" in page.said.value
+    assert "The sound ran dry once" in page.said.value and "gets faster by model.optimize(" in page.said.value
 
 
 def test_the_player_learns_how_far_the_page_is_and_how_often_it_ran_dry(page, monkeypatch):
@@ -158,7 +158,9 @@ def test_the_thread_speaks_in_the_context_of_the_message_that_started_it(page, m
 
 def test_sentences():
     assert say_switch(Switch(12.34, "sad flute")) == "From second 12.3 on: “sad flute”."
-    assert say_dry(2, 0.84).startswith("The sound ran dry 2 times: here music is written 0.8 times as fast as it plays")
+    said = say_dry(2, 0.84)
+    assert said.startswith("The sound ran dry 2 times: here music is written 0.8 times as fast as it plays")
+    assert 'not packed yet gets faster by model.optimize("int8")' in said, "room 12 has packed its own"
 
 
 def test_without_a_kernel_the_view_is_a_sentence(model):

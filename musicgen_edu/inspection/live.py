@@ -131,7 +131,7 @@ def say_dry(times: int, speed: float) -> str:
     often = "once" if times == 1 else f"{times} times"
     return (
         f"The sound ran dry {often}: here music is written {speed:.1f} times as fast as it plays, and other work takes "
-        'its share. model.optimize("bf16") or model.optimize("int8") makes it faster.'
+        'its share. Fewer other programs help, and a model not packed yet gets faster by model.optimize("int8").'
     )
 
 
